@@ -1,0 +1,115 @@
+"""Accounts and the ledger for the operator: to read, and to grant tokens with a reason. Nothing is edited."""
+
+from uuid import uuid4
+
+from django import forms
+from django.contrib import admin, messages
+from django.contrib.auth import get_user_model
+from django.db import transaction
+from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
+from django.utils.html import format_html
+from unfold.admin import ModelAdmin
+from unfold.decorators import action
+from unfold.forms import BaseDialogForm
+from unfold.widgets import UnfoldAdminBigIntegerFieldWidget, UnfoldAdminTextInputWidget
+
+from . import ledger
+from .models import MOST, Account, Transaction
+
+User = get_user_model()
+MAY_GRANT = "tokens.grant_tokens"
+
+
+class GrantForm(BaseDialogForm):
+    """How many tokens, and why. A form sent twice grants once: it carries its own idempotency key."""
+
+    amount = forms.IntegerField(min_value=1, max_value=MOST, widget=UnfoldAdminBigIntegerFieldWidget)
+    reason = forms.CharField(max_length=500, widget=UnfoldAdminTextInputWidget)
+    key = forms.CharField(max_length=50, initial=lambda: f"admin:{uuid4()}", widget=forms.HiddenInput)
+
+    def account(self) -> Account:
+        return Account.objects.get(pk=self.object_id)
+
+
+class GrantToUserForm(GrantForm):
+    """The same for a user by name, who may have no account yet."""
+
+    username = forms.CharField(widget=UnfoldAdminTextInputWidget)
+    field_order = ["username", "amount", "reason"]
+
+    def clean_username(self) -> str:
+        name = self.cleaned_data["username"]
+        if not User.objects.filter(**{User.USERNAME_FIELD: name}).exists():
+            raise forms.ValidationError("There is no such user.")
+        return name
+
+    def account(self) -> Account:
+        return ledger.open_account(User.objects.get_by_natural_key(self.cleaned_data["username"]).pk)
+
+
+class ReadOnly(ModelAdmin):
+    """Rows are only read here; what changes them goes through `tokens.ledger`."""
+
+    has_add_permission = has_change_permission = has_delete_permission = lambda self, request, obj=None: False
+    show_full_result_count = False
+
+
+@admin.register(Account)
+class AccountAdmin(ReadOnly):
+    """Balances, and the one thing that an operator may do: grant."""
+
+    list_display = ["user", "balance", "history"]
+    list_select_related = ["user"]
+    search_fields = [f"user__{User.USERNAME_FIELD}", "user__email"]
+    ordering = ["-user_id"]
+    fields = readonly_fields = ["user", "balance", "history"]
+    actions_list = ["grant_to_user"]
+    actions_row = actions_detail = ["grant"]
+
+    @admin.display(description="Ledger")
+    def history(self, account: Account) -> str:
+        ledger_page = reverse("admin:tokens_transaction_changelist")
+        return format_html('<a href="{}?account__exact={}">bookings</a>', ledger_page, account.pk)
+
+    @action(
+        description="Grant tokens",
+        icon="toll",
+        permissions=[MAY_GRANT],
+        dialog={"title": "Grant tokens", "form_class": GrantForm, "form_submit_text": "Grant"},
+    )
+    def grant(self, request: HttpRequest, form: GrantForm, object_id: str) -> HttpResponse:
+        return self._grant(request, form)
+
+    @action(
+        description="Grant tokens to a user",
+        icon="toll",
+        permissions=[MAY_GRANT],
+        dialog={"title": "Grant tokens to a user", "form_class": GrantToUserForm, "form_submit_text": "Grant"},
+    )
+    def grant_to_user(self, request: HttpRequest, form: GrantToUserForm) -> HttpResponse:
+        return self._grant(request, form)
+
+    def _grant(self, request: HttpRequest, form: GrantForm) -> HttpResponse:
+        wanted = form.cleaned_data
+        try:
+            with transaction.atomic():
+                account = form.account()
+                booked = ledger.grant(account.pk, wanted["amount"], reason=wanted["reason"], key=wanted["key"])
+                said = f"Granted {booked.amount} tokens (booking {booked.pk}): {booked.reason}"
+                self.log_change(request, account, said)
+        except ledger.LedgerError as refused:
+            self.message_user(request, f"Nothing was granted: {refused}", messages.ERROR)
+        else:
+            self.message_user(request, f"{said}. The balance of {account.user} was {booked.balance_after} then.")
+        return HttpResponse(headers={"HX-Redirect": reverse("admin:tokens_account_changelist")})
+
+
+@admin.register(Transaction)
+class TransactionAdmin(ReadOnly):
+    """The ledger, newest first."""
+
+    list_display = ["id", "created_at", "account", "kind", "amount", "balance_after", "reference", "reason"]
+    list_select_related = ["account__user"]
+    list_filter = ["kind", "created_at"]
+    search_fields = ["reference", f"account__user__{User.USERNAME_FIELD}"]

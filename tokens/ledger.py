@@ -1,0 +1,229 @@
+"""Every change of a balance: the only writer of `Account.balance` and `Transaction`.
+
+The condition is in the UPDATE, so two at once cannot both spend the last token; what must never be is forbidden by the
+database (see `tokens.models`), not by an `if` here. Each function works in the caller's transaction, or in one of its
+own where there is none. `charge` and the refunds make no savepoint: after an IntegrityError or DoesNotExist of theirs
+the caller's innermost `atomic` block can only roll back.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+
+from django.db import IntegrityError, connection, transaction
+from django.db.models import F, Sum
+from django.db.models.functions import Coalesce
+
+from .models import KEY_LENGTH, MOST, REFERENCE_LENGTH, Account, Transaction
+
+Kind = Transaction.Kind
+
+
+class LedgerError(Exception):
+    """A booking that is refused; nothing of it is written."""
+
+
+class InsufficientTokens(LedgerError):
+    """The account holds fewer tokens than that, or does not exist."""
+
+    def __init__(self, account_id: int, amount: int):
+        super().__init__(f"account {account_id} holds fewer than {amount} tokens")
+        self.account_id, self.amount = account_id, amount
+
+
+class BalanceTooLarge(LedgerError):
+    """The balance would exceed `MOST`."""
+
+
+class KeyReused(LedgerError):
+    """The account has another booking under this idempotency key."""
+
+
+class ReferenceUsed(LedgerError):
+    """This reference was bought, or granted, before."""
+
+
+def open_account(user_id: int) -> Account:
+    """The user's account, made with 0 tokens if there is none yet."""
+    return Account.objects.get_or_create(pk=user_id)[0]
+
+
+def grant(
+    account_id: int, amount: int, *, reference: str = "", reason: str = "", key: str | None = None
+) -> Transaction:
+    """Give `amount` whole tokens (at least 1).
+
+    The same `key` with the same content returns the first booking and writes nothing. Raises KeyReused for the same key
+    with other content, ReferenceUsed for a non-empty reference that was granted before, BalanceTooLarge, and
+    Account.DoesNotExist.
+    """
+    return _give(Kind.GRANT, account_id, amount, reference, reason, key)
+
+
+def purchase(
+    account_id: int, amount: int, *, reference: str = "", reason: str = "", key: str | None = None
+) -> Transaction:
+    """Book tokens that were bought; `reference` is the shop's order. Otherwise the same as `grant`."""
+    return _give(Kind.PURCHASE, account_id, amount, reference, reason, key)
+
+
+def adjust(account_id: int, amount: int, *, reason: str) -> Transaction:
+    """Set a balance right by `amount` whole tokens, up or down. The reason may not be empty.
+
+    Raises InsufficientTokens if the balance would go below 0, else as `grant`.
+    """
+    if type(amount) is not int or not 1 <= abs(amount) <= MOST:
+        raise ValueError(f"an adjustment is a whole number other than 0 within {MOST}, not {amount!r:.50}")
+    if not _text("reason", reason).strip():
+        raise ValueError("an adjustment needs a reason")
+    with transaction.atomic():
+        balance = _move(account_id, amount)
+        if balance is None and amount < 0:
+            raise InsufficientTokens(account_id, -amount)
+        return _book(account_id, Kind.ADJUSTMENT, amount, balance, reason=reason)
+
+
+def charge(account_id: int, amount: int, *, reference: str) -> Transaction:
+    """Take `amount` whole tokens (at least 1) for `reference`. Two statements, without a savepoint.
+
+    Raises InsufficientTokens (nothing written, and the caller's transaction may go on), or IntegrityError when
+    `reference` was charged before.
+    """
+    _positive(amount)
+    if not _text("reference", reference, REFERENCE_LENGTH):
+        raise ValueError("a charge needs a reference")
+    with transaction.atomic(savepoint=False):
+        balance = _move(account_id, -amount)
+        if balance is not None:
+            return _book(account_id, Kind.CHARGE, -amount, balance, reference=reference)
+    raise InsufficientTokens(account_id, amount)  # out here, so that the caller's transaction is not marked
+
+
+def refund(charge_id: int, *, reason: str, amount: int | None = None) -> Transaction:
+    """Give one CHARGE back: in full, or `amount` tokens of it; once either way.
+
+    Raises Transaction.DoesNotExist if there is no such charge, IntegrityError (by the database) for a second refund of
+    it, more than was charged, or a balance beyond `MOST`.
+    """
+    if amount is not None:
+        _positive(amount)
+    return _refund([(charge_id, reason, amount)])[0]
+
+
+def refund_many(charges: list[tuple[int, str]]) -> dict[int, int]:
+    """Give many charges, as (charge id, reason), back in full. Returns the tokens given back by charge id.
+
+    All or nothing: raises as `refund` does if one of them cannot be. A handful of statements for up to some thousand
+    charges; accounts are locked in the order of their ids, so two of these at once do not deadlock.
+    """
+    return {booked.reverses_id: booked.amount for booked in _refund([(pk, reason, None) for pk, reason in charges])}
+
+
+def drifted() -> list[tuple[int, int, int]]:
+    """Accounts whose balance is not the sum of their ledger, as (account id, balance, ledger's sum), by id.
+
+    One statement, so it sees one moment also while others book. Reads the whole ledger.
+    """
+    accounts = Account.objects.annotate(ledger=Coalesce(Sum("transactions__amount"), 0))
+    return list(accounts.exclude(balance=F("ledger")).order_by("pk").values_list("pk", "balance", "ledger"))
+
+
+def _give(kind: Kind, account_id: int, amount: int, reference: str, reason: str, key: str | None) -> Transaction:
+    _positive(amount)
+    _text("reference", reference, REFERENCE_LENGTH)
+    _text("reason", reason)
+    if key is not None and not _text("key", key, KEY_LENGTH):
+        raise ValueError("a key may be None but not empty")
+    content = {"kind": kind, "amount": amount, "reference": reference, "reason": reason}
+    try:
+        with transaction.atomic():
+            balance = _move(account_id, amount)
+            return _book(account_id, kind, amount, balance, reference=reference, reason=reason, idempotency_key=key)
+    except (IntegrityError, BalanceTooLarge):
+        # Asked only now, since nearly every booking is a first one. Who waited here for another's lock sees its rows.
+        first = key and Transaction.objects.filter(account_id=account_id, idempotency_key=key).first()
+        if first:
+            if any(getattr(first, name) != value for name, value in content.items()):
+                raise KeyReused(f"account {account_id} has another booking under this key") from None
+            return first
+        if reference and Transaction.objects.filter(kind=kind, reference=reference).exists():
+            raise ReferenceUsed(f"{kind.label.lower()} {reference} was booked before") from None
+        raise
+
+
+def _refund(wanted: list[tuple[int, str, int | None]]) -> list[Transaction]:
+    """Book one REFUND each for (charge id, reason, amount or None for all of it)."""
+    if not wanted:
+        return []
+    for _, reason, _ in wanted:
+        _text("reason", reason)
+    with transaction.atomic(savepoint=False):
+        charges = Transaction.objects.filter(kind=Kind.CHARGE).in_bulk({charge_id for charge_id, _, _ in wanted})
+        totals: Counter[int] = Counter()
+        bookings = []
+        for charge_id, reason, amount in wanted:
+            if (charged := charges.get(charge_id)) is None:
+                raise Transaction.DoesNotExist(f"there is no charge {charge_id}")
+            booking = Transaction(
+                account_id=charged.account_id,
+                kind=Kind.REFUND,
+                amount=-charged.amount if amount is None else amount,
+                reference=charged.reference,
+                reason=reason,
+                reverses=charged,
+            )
+            totals[booking.account_id] += booking.amount
+            bookings.append(booking)
+        before = {pk: balance - totals[pk] for pk, balance in _move_many(totals.items()).items()}
+        for booking in bookings:
+            before[booking.account_id] += booking.amount
+            booking.balance_after = before[booking.account_id]
+        return Transaction.objects.bulk_create(bookings)
+
+
+def _move(account_id: int, amount: int) -> int | None:
+    """Change a balance by `amount` if it stays within 0 to MOST. Returns the new balance, None if nothing was done."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE tokens_account SET balance = balance + %s"
+            " WHERE user_id = %s AND balance + %s BETWEEN 0 AND %s RETURNING balance",
+            [amount, account_id, amount, MOST],
+        )
+        row = cursor.fetchone()
+    return row and row[0]
+
+
+def _move_many(amounts: Iterable[tuple[int, int]]) -> dict[int, int]:
+    """Change balances by (account id, amount). Returns the new balance by account id."""
+    amounts = sorted(amounts)
+    if len(amounts) > 1:  # the UPDATE takes its locks in any order; SQLite has one lock for all
+        accounts = Account.objects.select_for_update(no_key=True).filter(pk__in=[pk for pk, _ in amounts])
+        list(accounts.order_by("pk").values_list("pk"))
+    changes = ", ".join(["(%s, %s)"] * len(amounts))
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"UPDATE tokens_account SET balance = balance + column2 FROM (VALUES {changes}) AS change"  # noqa: S608
+            " WHERE user_id = column1 RETURNING user_id, balance",
+            [value for pair in amounts for value in pair],
+        )
+        return dict(cursor.fetchall())
+
+
+def _book(account_id: int, kind: Kind, amount: int, balance: int | None, **fields) -> Transaction:
+    """Write the ledger's line for a change that `_move` made; None of it means that a larger balance was refused."""
+    if balance is None:
+        Account.objects.get(pk=account_id)  # else the reason is plain
+        raise BalanceTooLarge(f"account {account_id} cannot hold {amount} tokens more")
+    return Transaction.objects.create(account_id=account_id, kind=kind, amount=amount, balance_after=balance, **fields)
+
+
+def _positive(amount: int) -> None:
+    """Refuse what SQL would round, wrap or store as something else: only a true int (no bool) from 1 to MOST passes."""
+    if type(amount) is not int or not 1 <= amount <= MOST:
+        raise ValueError(f"an amount is a whole number from 1 to {MOST}, not {amount!r:.50}")
+
+
+def _text(name: str, value: str, length: int | None = None) -> str:
+    """`value`, if the database can hold it: SQLite would keep too long a text, PostgreSQL refuses NUL."""
+    if not isinstance(value, str) or "\0" in value or (length and len(value) > length):
+        raise ValueError(f"{name} must be text of at most {length} characters" if length else f"{name} must be text")
+    return value
