@@ -1,0 +1,142 @@
+"""One attempt as a kind sees it: params, inputs, progress, FFmpeg, outputs; and why it is to end, if it is."""
+
+import re
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from django.conf import settings
+
+from . import artifacts
+from .engines import ffmpeg, process
+from .errors import ErrorCode, JobError, LeaseLost
+from .kinds.base import Abort
+from .lifecycle import Lease
+from .models import JobInput
+from .policy import lease_deadline
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+class Attempt:
+    """The `Run` that a kind is given (see `jobs.kinds.base.Run`), shared with the heartbeat thread.
+
+    `abort` is set once, by whoever finds that the attempt is to end; `child` is the pid of its FFmpeg while one runs.
+    """
+
+    def __init__(self, lease: Lease, workdir: Path, *, watcher_lives: Callable[[], bool] = lambda: True):
+        self.lease = lease
+        self.params = lease.params
+        self.workdir = workdir
+        self.fraction = 0.0
+        self.stage = "claimed"
+        self.outputs: list[artifacts.Output] = []
+        self.abort: JobError | LeaseLost | None = None
+        self.child: int | None = None
+        self.interruptible = False  # while the kind's own code runs: it may be interrupted by an exception
+        self.finished = threading.Event()
+        self.began = self.moved_at = self.beat_at = time.monotonic()
+        self._watcher_lives = watcher_lives
+        self._inputs: dict[str, Path] | None = None
+
+    # --- what a kind calls ----------------------------------------------------------------------------------------
+
+    def input(self, reference: str) -> Path:
+        self.check()
+        if self._inputs is None:
+            self._needed = {
+                row.reference: row
+                for row in JobInput.objects.filter(job_id=self.lease.job_id).select_related("artifact", "upload")
+            }
+            self._inputs = {}
+        if reference not in self._inputs:
+            if reference not in self._needed:
+                raise JobError(ErrorCode.input_gone, f"{reference} was removed.")
+            self._inputs[reference] = artifacts.fetch(self._needed[reference], self.workdir)
+            self.alive()
+        return self._inputs[reference]
+
+    def progress(self, fraction: float, stage: str | None = None) -> None:
+        fraction = min(1.0, max(0.0, float(fraction)))
+        if fraction != self.fraction or (stage and stage != self.stage):
+            self.moved_at = time.monotonic()
+        self.fraction, self.stage = fraction, stage or self.stage
+        self.check()
+
+    def alive(self) -> None:
+        self.moved_at = time.monotonic()
+        self.check()
+
+    def check(self) -> None:
+        if self.should_stop():
+            raise Abort
+
+    def ffmpeg(self, args: list[str], *, seconds: float, start: float = 0.0, end: float = 1.0) -> None:
+        def moved(done: float) -> None:
+            self.moved_at = time.monotonic()
+            self.fraction = min(end, start + (end - start) * min(1.0, done / max(seconds, 0.001)))
+
+        own = settings.JOBSITE
+        self.check()
+        try:
+            ffmpeg.transcode(
+                args,
+                cwd=self.workdir,
+                seconds=seconds,
+                limits=process.Limits(
+                    seconds=self.time_left(),
+                    memory_bytes=own["MEDIA_MEMORY_BYTES"],
+                    file_bytes=own["MEDIA_FILE_BYTES"],
+                ),
+                on_progress=moved,
+                stop=self.should_stop,
+                on_start=self._child_started,
+                binary=None if own["FFMPEG"] == "bundled" else own["FFMPEG"],
+            )
+        finally:
+            self.child = None
+        self.progress(end)
+
+    def output(self, path: Path, name: str, content_type: str = "video/mp4") -> None:
+        if not NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is not a name for an output")
+        if path.is_symlink() or self.workdir.resolve() not in path.resolve().parents:
+            raise ValueError("an output must be a file of the work folder")
+        self.outputs.append(artifacts.Output(path, name, content_type))
+
+    # --- what the runner and the heartbeat thread call ------------------------------------------------------------
+
+    def end(self, reason: JobError | LeaseLost) -> None:
+        """Say why the attempt is to end; the first reason stays."""
+        self.abort = self.abort or reason
+
+    def should_stop(self) -> bool:
+        """Whether the attempt is to end: told so, leaseless for too long, or nobody beats for it any more."""
+        if self.abort is None:
+            if time.monotonic() > self.deadline():
+                self.end(LeaseLost(self.lease.job_id, self.lease.attempt))
+            elif not self._watcher_lives():
+                self.end(JobError(ErrorCode.internal_error, "The attempt's heartbeat stopped.", retryable=True))
+        return self.abort is not None
+
+    def judge_clocks(self) -> None:
+        """End the attempt if it ran past its limit or stopped moving."""
+        now = time.monotonic()
+        if now - self.began > self.lease.run_limit:
+            self.end(JobError(ErrorCode.timeout, f"The limit is {self.lease.run_limit:g} s."))
+        elif self.interruptible and now - self.moved_at > self.lease.stall_limit:
+            self.end(JobError(ErrorCode.stalled, f"Nothing moved for {self.lease.stall_limit:g} s."))
+        self.should_stop()
+
+    def deadline(self) -> float:
+        """The monotonic time until which this attempt may still believe in its lease."""
+        return self.beat_at + lease_deadline(settings.JOBSITE["HEARTBEAT_TIMEOUT"])
+
+    def time_left(self) -> float:
+        """Seconds of the run limit that are left, at least one."""
+        return max(1.0, self.lease.run_limit - (time.monotonic() - self.began))
+
+    def _child_started(self, pid: int) -> None:
+        self.child = pid
+        self.moved_at = time.monotonic()

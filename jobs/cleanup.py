@@ -1,0 +1,214 @@
+"""Who is stuck, and the sweeps that settle them: dead workers, lost processes, runs past their limit."""
+
+import logging
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from django.conf import settings
+from django.db import connection
+from django.db.models import Q, QuerySet
+from django.db.models.functions import Now
+from django.utils import timezone
+
+from . import lifecycle, policy, slots
+from .errors import ErrorCode, JobError, Refused
+from .models import CleanupRun, Job, Slot, Status
+
+log = logging.getLogger(__name__)
+
+PAUSE = 0.002  # seconds between two write transactions of a loop: SQLite's lock is unfair
+JUMP = 30.0  # seconds that wall and monotonic clock may part between two sweeps
+
+
+@dataclass
+class Sweep:
+    """What a sweep found and did: settled attempts, and (job id, why) of those that could not be settled."""
+
+    found: int = 0
+    settled: list[lifecycle.Settled] = field(default_factory=list)
+    errors: list[tuple[uuid.UUID, str]] = field(default_factory=list)
+
+
+# --- the monitor: every 30 seconds -----------------------------------------------------------------------------------
+
+
+def monitor_heartbeats() -> Sweep:
+    """End attempts without a beat for HEARTBEAT_TIMEOUT, and at once those whose process on this host is gone."""
+    report = Sweep()
+    gone = [slot for slot in Slot.objects.filter(**slots.here()) if slots.gone(slot)]
+    if gone:
+        lost = JobError(ErrorCode.worker_lost)
+        stuck = Job.objects.filter(status=Status.RUNNING, slot__in=[slot.pk for slot in gone])
+        _settle_all(report, stuck, lambda job: lost, by="monitor")
+    timeout = settings.JOBSITE["HEARTBEAT_TIMEOUT"]
+    if not clock.jumped(timeout):
+        silent = JobError(ErrorCode.worker_timeout)
+        stuck = Job.objects.filter(status=Status.RUNNING, heartbeat_at__lt=Now() - timedelta(seconds=timeout))
+        _settle_all(report, stuck, lambda job: silent, by="monitor")
+    for done in report.settled:
+        log.warning("Job %s timed out (last heartbeat: %s)", done.job.pk, done.job.heartbeat_at)
+    if gone and not report.errors:  # their jobs are settled: the rows say nothing any more
+        Slot.objects.filter(pk__in=[slot.pk for slot in gone]).delete()
+    Slot.objects.filter(seen_at__lt=Now() - timedelta(days=1)).delete()
+    return report
+
+
+# --- the cleanup: every 15 minutes, and on demand --------------------------------------------------------------------
+
+
+def cleanup_stuck_jobs(
+    *,
+    by: str,
+    timeout: float | None = None,
+    batch_size: int | None = None,
+    most: int | None = None,
+    dry_run: bool = False,
+) -> CleanupRun:
+    """Settle attempts without a beat for `timeout` seconds, and those that beat but ran past their limit.
+
+    `batch_size` rows a transaction, `most` rows in all. A dry run writes nothing but its own report. A job that
+    cannot be settled is listed in `errors` and stops no other. Returns the saved report.
+    Refused(invalid_request) for a timeout so short that a healthy run would be hit.
+    """
+    timeout, batch_size = _checked(timeout, batch_size)
+    run = CleanupRun(by=by, timeout=timeout, batch_size=batch_size, dry_run=dry_run, started_at=timezone.now())
+    log.info("Starting stuck jobs cleanup")
+    silent, overrun = JobError(ErrorCode.worker_timeout), JobError(ErrorCode.timeout)
+    stuck = find_stuck(timeout)
+    report = Sweep()
+    if dry_run:
+        preview = list(stuck.order_by("started_at")[:most])
+        report.found = len(preview)
+        run.jobs = [_line(job, tokens=0, outcome="") for job in preview]
+    else:
+        _settle_all(
+            report,
+            stuck,
+            lambda job: silent if _is_silent(job, timeout) else overrun,
+            by=f"cleanup ({by})",
+            batch_size=batch_size,
+            most=most,
+        )
+        run.jobs = [_line(done.job, tokens=done.tokens, outcome=done.status) for done in report.settled]
+    run.found = report.found
+    run.cleaned = len(report.settled)
+    run.retried = sum(done.status == Status.RETRY for done in report.settled)
+    run.failed = len(report.errors)
+    run.tokens_refunded = sum(done.tokens for done in report.settled)
+    run.errors = [{"jobId": str(job_id), "error": error} for job_id, error in report.errors]
+    run.finished_at = timezone.now()
+    run.save()
+    log.info(
+        "Cleanup completed totalFound=%s cleanedUp=%s tokensRefunded=%s", run.found, run.cleaned, run.tokens_refunded
+    )
+    return run
+
+
+def find_stuck(timeout: float) -> QuerySet[Job]:
+    """RUNNING jobs without a beat for `timeout` seconds, or past their own run limit by RUN_GRACE."""
+    silent = Q(heartbeat_at__lt=Now() - timedelta(seconds=timeout))
+    overrun = Q(deadline_at__lt=Now() - timedelta(seconds=settings.JOBSITE["RUN_GRACE"]))
+    if clock.jumped(timeout):
+        return Job.objects.none()
+    return Job.objects.filter(silent | overrun, status=Status.RUNNING)
+
+
+def _checked(timeout: float | None, batch_size: int | None) -> tuple[float, int]:
+    own = settings.JOBSITE
+    if timeout is None:
+        timeout = policy.cleanup_timeout(own["CLEANUP_TIMEOUT"], own["HEARTBEAT_SECONDS"])
+    least = policy.cleanup_timeout(0.0, own["HEARTBEAT_SECONDS"])
+    if not least <= timeout <= 31_536_000:
+        detail = f"Must be at least {least:g} seconds (5 heartbeats) and at most a year."
+        raise Refused(ErrorCode.invalid_request, fields=[("timeout", "out_of_range", detail)])
+    batch_size = own["CLEANUP_BATCH"] if batch_size is None else batch_size
+    if not 1 <= batch_size <= 10_000:
+        detail = "Must be between 1 and 10000."
+        raise Refused(ErrorCode.invalid_request, fields=[("batch_size", "out_of_range", detail)])
+    return timeout, batch_size
+
+
+def _is_silent(job: Job, timeout: float) -> bool:
+    """Whether the row that was locked is stuck for want of a beat, rather than for running too long."""
+    return job.heartbeat_at is None or timezone.now() - job.heartbeat_at > timedelta(seconds=timeout)
+
+
+def _line(job: Job, *, tokens: int, outcome: str) -> dict:
+    started = job.started_at or job.created_at
+    return {
+        "jobId": str(job.pk),
+        "userId": job.owner_id,
+        "kind": job.kind,
+        "tokensRefunded": tokens,
+        "processingDuration": max(0, round((timezone.now() - started).total_seconds() * 1000)),
+        **({"status": outcome} if outcome else {}),
+    }
+
+
+# --- both ------------------------------------------------------------------------------------------------------------
+
+
+def _settle_all(
+    report: Sweep,
+    stuck: QuerySet[Job],
+    verdict: Callable[[Job], JobError],
+    *,
+    by: str,
+    batch_size: int | None = None,
+    most: int | None = None,
+) -> None:
+    """Settle what `stuck` selects in batches; a batch that fails is done again one by one."""
+    batch_size = batch_size or settings.JOBSITE["CLEANUP_BATCH"]
+    ids = list(stuck.order_by("started_at").values_list("pk", flat=True)[:most])
+    report.found += len(ids)
+    if ids:
+        log.info("Found stuck jobs count=%s", len(ids))
+    for start in range(0, len(ids), batch_size):
+        batch = ids[start : start + batch_size]
+        if _settle_batch(report, stuck.filter(pk__in=batch), verdict, by=by):
+            continue
+        for job_id in batch:
+            if error := _settle_batch(report, stuck.filter(pk=job_id), verdict, by=by, last=True):
+                report.errors.append((job_id, error))
+            time.sleep(PAUSE)
+
+
+def _settle_batch(report: Sweep, stuck: QuerySet[Job], verdict, *, by: str, last: bool = False) -> str | bool:
+    """Settle one batch. Returns whether it went well; with `last`, the error's words or an empty string."""
+    try:
+        settled = lifecycle.settle(stuck, verdict, by=by)
+    except Exception as error:  # whatever is wrong with one job, it must not keep the others from their refunds
+        log.exception("Stuck jobs could not be settled")
+        connection.close_if_unusable_or_obsolete()
+        return f"{type(error).__name__}: {error}"[:300] if last else False
+    for done in settled:
+        log.info("Cleaning up stuck job jobId=%s tokensCost=%s", done.job.pk, done.job.price)
+        seconds = _line(done.job, tokens=0, outcome="")["processingDuration"] / 1000
+        log.info("Job cleaned up successfully tokensRefunded=%s processingDuration=%.0fs", done.tokens, seconds)
+    report.settled += settled
+    return "" if last else True
+
+
+class _Clock:
+    """On SQLite the database's clock is this host's: after it jumped, ages mean nothing for one timeout."""
+
+    def __init__(self) -> None:
+        self._last = (time.time(), time.monotonic())
+        self._distrusted_until = 0.0
+
+    def jumped(self, timeout: float) -> bool:
+        if connection.vendor != "sqlite":
+            return False
+        wall, steady = time.time(), time.monotonic()
+        parted = abs((wall - self._last[0]) - (steady - self._last[1]))
+        self._last = (wall, steady)
+        if parted > JUMP:
+            log.error("The clock jumped by %.0f s; nothing is reaped for %.0f s", parted, timeout)
+            self._distrusted_until = steady + timeout
+        return steady < self._distrusted_until
+
+
+clock = _Clock()

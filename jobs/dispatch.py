@@ -1,0 +1,148 @@
+"""Nudges: broker messages that say "there may be work in this queue". Losing or doubling one changes no outcome."""
+
+import atexit
+import logging
+import os
+import threading
+import time
+from datetime import timedelta
+
+from celery import current_app
+from django.conf import settings
+from django.db import transaction
+from django.db.models import Exists, F, OuterRef
+from django.db.models.functions import Now
+from kombu import Connection
+from kombu.exceptions import OperationalError as BrokerError
+
+from .models import Job, Slot, Status
+
+log = logging.getLogger(__name__)
+
+PAUSE = 5.0  # seconds without nudges after the broker failed; the top-up brings them later
+GAP = 0.01  # seconds between two nudges of one process for one queue: one nudge drains many jobs
+SOCKET_TIMEOUT = 0.5  # seconds; nobody waits for the broker
+
+
+class _Sender:
+    """A thread that sends this process's nudges, so that no request and no commit ever waits for the broker."""
+
+    def __init__(self) -> None:
+        self.failed = 0  # nudges that could not be sent since the process began
+        self._pid = 0
+        self._reset()
+
+    def _reset(self) -> None:
+        self._wanted: dict[str, None] = {}
+        self._wake = threading.Condition()
+        self._idle = threading.Event()
+        self._idle.set()
+
+    def want(self, queue: str) -> None:
+        if self._pid != os.getpid():  # a thread does not survive a fork
+            self._reset()
+            self._pid = os.getpid()
+            threading.Thread(target=self._loop, name="nudges", daemon=True).start()
+        with self._wake:
+            self._wanted[queue] = None
+            self._idle.clear()
+            self._wake.notify()
+
+    def flush(self, seconds: float) -> None:
+        """Wait until all wanted nudges are sent, at most `seconds`; a process that ends calls it."""
+        if self._pid == os.getpid():
+            self._idle.wait(seconds)
+
+    def _loop(self) -> None:
+        silent_until = 0.0
+        while True:
+            with self._wake:
+                if not self._wanted:
+                    self._idle.set()
+                while not self._wanted:
+                    self._wake.wait()
+                queues, self._wanted = list(self._wanted), {}
+            if time.monotonic() < silent_until:
+                continue
+            try:
+                for queue in queues:
+                    send(queue)
+            except (BrokerError, OSError) as error:
+                self.failed += 1
+                silent_until = time.monotonic() + PAUSE
+                log.warning("Broker does not take nudges (%s); next try in %.0f s", type(error).__name__, PAUSE)
+            time.sleep(GAP)
+
+
+_sender = _Sender()
+atexit.register(_sender.flush, 1.0)
+_connections: dict[int, Connection] = {}
+
+
+def send(queue: str) -> None:
+    """Send one nudge now. BrokerError or OSError if the broker does not take it within half a second."""
+    pid = os.getpid()
+    if pid not in _connections:
+        _connections.clear()  # a connection does not survive a fork
+        options = {**settings.CELERY_BROKER_TRANSPORT_OPTIONS}
+        options |= {"socket_timeout": SOCKET_TIMEOUT, "socket_connect_timeout": SOCKET_TIMEOUT, "max_retries": 0}
+        _connections[pid] = current_app.connection_for_write(transport_options=options)
+    try:
+        current_app.send_task(
+            "jobs.work", args=[queue], queue=queue, connection=_connections[pid], retry=False, ignore_result=True
+        )
+    except (BrokerError, OSError):
+        _connections.pop(pid).release()
+        raise
+
+
+def nudge(queue: str) -> None:
+    """Say after the commit that `queue` has work; outside a transaction, now. Never raises, never waits."""
+    transaction.on_commit(lambda: _sender.want(queue), robust=True)
+
+
+def flush(seconds: float = 1.0) -> None:
+    """Wait until this process's wanted nudges are sent, at most `seconds`; for a process that ends."""
+    _sender.flush(seconds)
+
+
+def failed_nudges() -> int:
+    """How many sends this process could not deliver."""
+    return _sender.failed
+
+
+def free_slots(queue: str) -> int:
+    """Pool children that serve `queue`, were seen lately and run nothing."""
+    seen = Now() - timedelta(seconds=max(10.0, 3 * settings.JOBSITE["HEARTBEAT_SECONDS"]))
+    busy = Job.objects.filter(status=Status.RUNNING, slot=OuterRef("pk"))
+    slots = Slot.objects.filter(~Exists(busy), seen_at__gte=seen).values_list("queues", flat=True)
+    return sum(queue in queues for queues in slots)
+
+
+def due(queue: str, most: int) -> int:
+    """How many jobs of `queue` could be claimed now, counted to `most`."""
+    waiting = Job.objects.filter(queue=queue, run_after__isnull=False, run_after__lte=Now())
+    return waiting.order_by("queue", F("priority").desc(), "run_after")[:most].count() if most else 0
+
+
+def top_up(queues: list[str], *, most: int = 1000) -> int:
+    """Send what nudges the rows call for: min(due jobs, free slots) a queue. Returns how many were sent."""
+    sent = 0
+    for queue in queues:
+        for _ in range(due(queue, min(most, free_slots(queue)))):
+            send(queue)
+            sent += 1
+    return sent
+
+
+def wake(queue: str) -> None:
+    """Nudge one more worker if a slot is free beside due work; a drain does it once, at its first claim."""
+    if due(queue, min(1, free_slots(queue))):
+        nudge(queue)
+
+
+def overdue(queue: str, seconds: float) -> bool:
+    """Whether a job of `queue` could have been claimed for over `seconds`."""
+    return Job.objects.filter(
+        queue=queue, run_after__isnull=False, run_after__lt=Now() - timedelta(seconds=seconds)
+    ).exists()

@@ -1,0 +1,161 @@
+"""The one thread of a pool child that beats for the attempt it holds and ends it when it must end."""
+
+import logging
+import os
+import signal
+import threading
+import time
+from datetime import timedelta
+
+from django.conf import settings
+from django.db import DatabaseError, connection
+from django.db.models.functions import Now
+
+from . import dispatch, lifecycle, slots
+from .attempt import Attempt
+from .errors import JobError, LeaseLost
+from .faults import fault
+from .models import Slot
+
+log = logging.getLogger(__name__)
+
+INTERRUPT = signal.SIGUSR2  # raised in the main thread when its own code does not look at `abort`
+INTERRUPT_AFTER = 1.0  # seconds
+
+
+class Heart:
+    """Beats every HEARTBEAT_SECONDS, looks every WATCH_SECONDS whether the attempt was taken away, judges its clocks.
+
+    It writes nothing of the attempt but its `abort`. What ignores its abort is interrupted once, and after
+    ABORT_GRACE settled from here and ended by killing this process; the pool replaces it.
+    """
+
+    def __init__(self) -> None:
+        self.slot: Slot | None = None
+        self.queues: list[str] = []
+        self.stopping = False  # SIGTERM came: finish nothing new
+        self.claimed_at: float | None = None  # monotonic
+        self._attempt: Attempt | None = None
+        self._thread: threading.Thread | None = None
+        self._pid = 0
+        self._new = threading.Event()
+
+    def start(self, queues: list[str]) -> None:
+        """Begin beating for this process, once; registers its slot at the first chance."""
+        self.queues = queues
+        self._ensure_thread()
+
+    def hold(self, attempt: Attempt) -> None:
+        """Beat for `attempt` from now on."""
+        self.claimed_at = time.monotonic()
+        self._attempt = attempt
+        self._ensure_thread()
+        self._new.set()
+
+    def let_go(self) -> None:
+        self._attempt = None
+
+    def lives(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    def terminate(self, *_signal) -> None:
+        """SIGTERM's handler: hand the running attempt back, claim no more."""
+        from .errors import ErrorCode
+
+        self.stopping = True
+        if self._attempt is not None:
+            self._attempt.end(JobError(ErrorCode.worker_shutdown))
+
+    def _ensure_thread(self) -> None:
+        if self._pid != os.getpid() or not self.lives():
+            self._pid = os.getpid()
+            self._new = threading.Event()
+            self._thread = threading.Thread(target=self._loop, name="heartbeat", daemon=True)
+            self._thread.start()
+
+    # --- the thread -----------------------------------------------------------------------------------------------
+
+    def _loop(self) -> None:
+        own = settings.JOBSITE
+        next_seen = time.monotonic()
+        next_deaf_check = time.monotonic() + own["DEAF_SECONDS"]
+        idle_since = time.monotonic()
+        while True:
+            attempt = self._attempt
+            try:
+                if attempt is not None:
+                    fault("heartbeat.loop")
+                    idle_since = time.monotonic()
+                    self._watch(attempt)
+                now = time.monotonic()
+                if now >= next_seen:
+                    self._seen()
+                    next_seen = now + own["HEARTBEAT_SECONDS"]
+                if attempt is None and now >= next_deaf_check:
+                    next_deaf_check = now + own["DEAF_SECONDS"] / 4
+                    self._end_if_deaf(idle_since)
+            except DatabaseError as error:
+                log.warning("Heartbeat could not reach the database: %s", type(error).__name__)
+                connection.close_if_unusable_or_obsolete()
+            self._new.clear()
+            self._new.wait(own["WATCH_SECONDS"])
+
+    def _watch(self, attempt: Attempt) -> None:
+        attempt.judge_clocks()
+        if attempt.abort is None:
+            self._beat(attempt)
+        elif not attempt.finished.is_set():
+            self._enforce(attempt)
+
+    def _beat(self, attempt: Attempt) -> None:
+        now = time.monotonic()
+        try:
+            if now - attempt.beat_at >= settings.JOBSITE["HEARTBEAT_SECONDS"]:
+                lifecycle.beat(attempt.lease, progress=attempt.fraction, stage=attempt.stage)
+                attempt.beat_at = now  # when the beat began: the later half of a slow one is not trusted
+            elif not lifecycle.holds(attempt.lease):
+                raise LeaseLost(attempt.lease.job_id, attempt.lease.attempt)
+        except LeaseLost as lost:
+            if not attempt.finished.is_set():
+                attempt.end(lost)
+
+    def _enforce(self, attempt: Attempt) -> None:
+        """Give the main thread its chance to notice the abort; then interrupt it; then end the process."""
+        grace = settings.JOBSITE["ABORT_GRACE"]
+        if attempt.finished.wait(min(INTERRUPT_AFTER, grace)):
+            return
+        if attempt.interruptible:
+            signal.pthread_kill(threading.main_thread().ident or 0, INTERRUPT)
+        if attempt.finished.wait(grace):
+            return
+        log.error("Job %s ignores its end; this worker process is killed", attempt.lease.job_id)
+        try:
+            if isinstance(attempt.abort, JobError):
+                lifecycle.fail(attempt.lease, attempt.abort)
+        except (LeaseLost, DatabaseError) as error:
+            log.warning("Job %s could not be settled before the kill: %s", attempt.lease.job_id, type(error).__name__)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def _seen(self) -> None:
+        if self.slot is None:
+            self.slot = slots.register(self.queues)
+            return
+        claimed = {}
+        if self.claimed_at is not None:
+            claimed["claimed_at"] = Now() - timedelta(seconds=time.monotonic() - self.claimed_at)
+        if not Slot.objects.filter(pk=self.slot.pk).update(seen_at=Now(), **claimed):
+            self.slot = slots.register(self.queues)
+
+    def _end_if_deaf(self, idle_since: float) -> None:
+        """Idle beside due work for DEAF_SECONDS: this worker no longer hears nudges. Its supervisor starts another."""
+        limit = settings.JOBSITE["DEAF_SECONDS"]
+        since = max(idle_since, self.claimed_at or 0.0)
+        if self.stopping or time.monotonic() - since < limit:
+            return
+        if any(dispatch.overdue(queue, limit) for queue in self.queues):
+            log.error("Deaf: jobs are due and this idle worker hears no nudge; it ends itself")
+            os.kill(os.getppid(), signal.SIGKILL)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+heart = Heart()

@@ -1,0 +1,109 @@
+"""What a kind of job is, and what its `run` is given. A kind knows nothing of Celery, the ORM or processes."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from rest_framework import serializers
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Seconds. `run`: one attempt's whole time; `stall`: without progress or a sign of life; `attempts`: tries a round."""
+
+    run: float = 1800.0
+    stall: float = 60.0
+    attempts: int = 3
+
+
+class Run(Protocol):
+    """What `Kind.run` is given: one attempt. Every call raises `Abort` once the attempt is to end; let it pass."""
+
+    params: dict[str, Any]
+    workdir: Path  # empty at the start, private, deleted afterwards
+
+    def input(self, reference: str) -> Path:
+        """The local path of an input (`upload:<id>`, `job:<id>[/<name>]`). JobError(input_gone) if it is not there."""
+
+    def progress(self, fraction: float, stage: str | None = None) -> None:
+        """How far the work is, 0.0 to 1.0; moving it is what tells work from a hang."""
+
+    def alive(self) -> None:
+        """A sign of life without progress: resets the stall clock."""
+
+    def check(self) -> None:
+        """Raise `Abort` if the attempt is to end; call it in loops of your own."""
+
+    def ffmpeg(self, args: list[str], *, seconds: float, start: float = 0.0, end: float = 1.0) -> None:
+        """Run FFmpeg in the work folder behind the media walls; its output time moves progress from `start` to `end`.
+
+        `args` are FFmpeg's arguments from the first input on; `seconds` is how long the output is expected to be.
+        JobError(ffmpeg_error) with FFmpeg's last words if it fails.
+        """
+
+    def output(self, path: Path, name: str, content_type: str = "video/mp4") -> None:
+        """Name a finished file as an output; it is published only if the job succeeds."""
+
+
+class Abort(BaseException):
+    """Raised inside `Kind.run` when the attempt is to end (cancel, lost lease, limit, shutdown). Not an Exception,
+    so that a kind's `except Exception` does not swallow it."""
+
+
+class InputField(serializers.RegexField):
+    """A reference to a file of the same owner: `upload:<id>` or `job:<id>[/<output name>]`.
+
+    `accepts` is the first part of the content types that this field takes (`video`, `image`, `audio`).
+    """
+
+    PATTERN = r"^(upload:[0-9a-fA-F-]{32,36}|job:[0-9a-fA-F-]{32,36}(/[A-Za-z0-9._-]{1,100})?)\Z"
+
+    def __init__(self, *, accepts: tuple[str, ...] = ("video",), **options):
+        super().__init__(self.PATTERN, max_length=200, **options)
+        self.accepts = accepts
+        self.error_messages["invalid"] = "Must be upload:<id> or job:<id> or job:<id>/<output name>."
+
+
+class Kind:
+    """One kind of job. Subclass, fill in the class attributes, decorate with `@register`."""
+
+    name: ClassVar[str]
+    queue: ClassVar[str] = "cpu"
+    limits: ClassVar[Limits] = Limits()
+    media: ClassVar[bool] = True  # reads user media: refused in production where the media walls are missing
+    Params: ClassVar[type[serializers.Serializer]]
+
+    def price(self, params: dict[str, Any]) -> int:
+        """Whole tokens, 0 to 1,000,000, from validated params. Pure: the same params, the same price."""
+        raise NotImplementedError(self.name)
+
+    def tier(self, params: dict[str, Any]) -> str:
+        """The size class (`1K`, `2K`, `4K`) for prices and limits, or empty."""
+        return ""
+
+    def inputs(self, params: dict[str, Any]) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+        """(field, reference, accepted types) of every input in validated params; the platform resolves them at submit."""
+        for name, field in self.Params().fields.items():
+            value = params.get(name)
+            if isinstance(field, InputField) and value:
+                yield name, value, field.accepts
+            elif isinstance(getattr(field, "child", None), InputField):
+                for index, reference in enumerate(value or ()):
+                    yield f"{name}.{index}", reference, field.child.accepts
+
+    def run(self, run: Run) -> None:
+        """Do the work. Raise JobError to end it with a code; return when every output has been named."""
+        raise NotImplementedError(self.name)
+
+
+REGISTRY: dict[str, Kind] = {}
+
+
+def register(cls: type[Kind]) -> type[Kind]:
+    """Class decorator: make the kind known under its name. ValueError if the name is taken by another class."""
+    known = REGISTRY.get(cls.name)
+    if known is not None and type(known) is not cls:
+        raise ValueError(f"kind {cls.name} is registered twice")
+    REGISTRY[cls.name] = cls()
+    return cls

@@ -1,0 +1,450 @@
+"""Every write of a job. Each transition is one transaction: the job's row, one JobEvent, then the ledger.
+
+An attempt is a lease with a fencing token: what a run writes is conditional on (id, RUNNING, attempt), so a run that
+was cancelled, reaped or replaced can write nothing. Jobs are locked by id, then accounts by id, everywhere.
+"""
+
+import logging
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from django.conf import settings
+from django.db import DatabaseError, IntegrityError, connection, transaction
+from django.db.models import F, QuerySet
+from django.db.models.functions import Now
+
+from tokens import ledger
+
+from . import artifacts, dispatch, kinds, policy
+from .errors import ErrorCode, JobError, LeaseLost, Refused
+from .faults import fault
+from .inputs import resolve
+from .models import FINAL, LIVE, Artifact, IdempotencyKey, Job, JobEvent, JobInput, Status
+from .models.job import uuid7
+from .transactions import write
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Lease:
+    """The right to work on one attempt of a job, with what its run and its settling need to know."""
+
+    job_id: uuid.UUID
+    attempt: int
+    round: int
+    round_attempts: int
+    kind: str
+    queue: str
+    params: dict[str, Any]
+    owner_id: int
+    failures: int
+    max_attempts: int
+    run_limit: float  # seconds
+    stall_limit: float  # seconds
+
+
+@dataclass(frozen=True)
+class Settled:
+    """How one attempt that somebody ended came out."""
+
+    job: Job  # as it was before
+    status: Status
+    code: ErrorCode
+    tokens: int  # refunded
+
+
+# --- submit and retry: into the queue ------------------------------------------------------------------------------
+
+
+def submit(
+    owner_id: int,
+    kind_name: str,
+    params: dict[str, Any],
+    *,
+    key: str | None = None,
+    body_hash: str = "",
+    priority: int = 0,
+    max_attempts: int | None = None,
+    metadata: dict[str, Any] | None = None,
+) -> tuple[Job, bool]:
+    """Sell one job of validated `params`: charge its price, queue it, nudge a worker after the commit.
+
+    Returns (job, True), or (the earlier job, False) when `key` already made one from the same `body_hash`.
+    Raises Refused (input_not_found, bad_input, insufficient_tokens, idempotency_key_reused) with nothing written.
+    A commit whose answer got lost is looked up by the id chosen here.
+    """
+    if key and (earlier := _made_by(owner_id, key, body_hash)):
+        return earlier, False
+    kind = kinds.get(kind_name)
+    job = Job(
+        id=uuid7(),
+        owner_id=owner_id,
+        kind=kind.name,
+        tier=kind.tier(params),
+        queue=kind.queue,
+        priority=priority,
+        params=params,
+        metadata=metadata or {},
+        max_attempts=max_attempts or kind.limits.attempts,
+        run_limit=kind.limits.run,
+        stall_limit=kind.limits.stall,
+        price=kind.price(params),
+    )
+    inputs = resolve(owner_id, kind, params)
+    try:
+        _sell(job, inputs, key, body_hash)
+    except ledger.InsufficientTokens as error:
+        raise Refused(ErrorCode.insufficient_tokens, f"This job costs {job.price} tokens.") from error
+    except IntegrityError:  # the same key at the same time, or an input deleted at the same time
+        if key and (earlier := _made_by(owner_id, key, body_hash)):
+            return earlier, False
+        resolve(owner_id, kind, params)
+        raise
+    except DatabaseError:  # in doubt: the commit may have been done
+        connection.close_if_unusable_or_obsolete()
+        if not Job.objects.filter(pk=job.pk).exists():
+            raise
+        dispatch.nudge(job.queue)
+    log.info("Job %s submitted: %s for user %s, %s tokens", job.pk, job.kind, owner_id, job.price)
+    return job, True
+
+
+@write
+def _sell(job: Job, inputs: list[JobInput], key: str | None, body_hash: str) -> None:
+    if job.price:
+        job.charge = ledger.charge(job.owner_id, job.price, reference=f"job:{job.pk}:1")
+    job.save(force_insert=True)
+    _event(job, Status.QUEUED, by=f"user:{job.owner_id}", tokens=-job.price)
+    if inputs:
+        for needed in inputs:
+            needed.job = job
+        JobInput.objects.bulk_create(inputs)
+    if key:
+        IdempotencyKey.objects.create(owner_id=job.owner_id, key=key, body_hash=body_hash, job_id=job.pk)
+    fault("submit.before_commit")
+    dispatch.nudge(job.queue)
+
+
+def _made_by(owner_id: int, key: str, body_hash: str) -> Job | None:
+    """The job that this key made, if any. Refused if it came with another body, or the job was deleted since."""
+    used = IdempotencyKey.objects.filter(owner_id=owner_id, key=key).first()
+    if used is None:
+        return None
+    if used.body_hash != body_hash:
+        raise Refused(ErrorCode.idempotency_key_reused)
+    job = Job.objects.filter(pk=used.job_id).first()
+    if job is None:
+        raise Refused(ErrorCode.not_found, "The job that this Idempotency-Key made was deleted.")
+    return job
+
+
+@write
+def retry(job_id: uuid.UUID, *, by: str) -> Job:
+    """Open a new round of a FAILED job at the price it was sold at: charged again, full budget, queued.
+
+    Refused with job_not_failed or insufficient_tokens, nothing written.
+    """
+    job = _locked(job_id)
+    if job.status != Status.FAILED:
+        raise Refused(ErrorCode.job_not_failed, f"The job is {job.status}.")
+    for needed in job.inputs.all():
+        if needed.artifact_id is None and needed.upload_id is None:
+            raise Refused(ErrorCode.input_gone, f"{needed.reference} was removed; submit a new job.")
+    number = job.round + 1
+    charge = None
+    if job.price:
+        try:
+            charge = ledger.charge(job.owner_id, job.price, reference=f"job:{job.pk}:{number}")
+        except ledger.InsufficientTokens as error:
+            raise Refused(ErrorCode.insufficient_tokens, f"This job costs {job.price} tokens.") from error
+    _move(
+        Job.objects.filter(pk=job.pk, status=Status.FAILED),
+        status=Status.QUEUED,
+        round=number,
+        round_attempts=0,
+        failures=0,
+        charge=charge,
+        run_after=Now(),
+        finished_at=None,
+        progress=0.0,
+        stage="",
+        error_code="",
+        error_message="",
+    )
+    job.round = number
+    _event(job, Status.QUEUED, by=by, tokens=-job.price, message="Retried.")
+    dispatch.nudge(job.queue)
+    log.info("Job %s retried by %s: round %s", job.pk, by, number)
+    return Job.objects.get(pk=job.pk)
+
+
+# --- claim, beat, settle: one attempt ------------------------------------------------------------------------------
+
+_NOW = {"postgresql": "STATEMENT_TIMESTAMP()", "sqlite": "STRFTIME('%%Y-%%m-%%d %%H:%%M:%%f', 'NOW')"}
+_DEADLINE = {
+    "postgresql": "STATEMENT_TIMESTAMP() + run_limit * INTERVAL '1 second'",
+    "sqlite": "STRFTIME('%%Y-%%m-%%d %%H:%%M:%%f', 'NOW', run_limit || ' seconds')",
+}
+_SKIP = {"postgresql": "FOR UPDATE SKIP LOCKED", "sqlite": ""}
+CLAIM = """
+UPDATE jobs_job SET status = 'RUNNING', attempt = attempt + 1, round_attempts = round_attempts + 1, run_after = NULL,
+       started_at = {now}, heartbeat_at = {now}, deadline_at = {deadline}, slot_id = %s, progress = 0, stage = 'claimed'
+WHERE run_after IS NOT NULL AND id = (
+    SELECT id FROM jobs_job WHERE queue = %s AND run_after IS NOT NULL AND run_after <= {now}
+    ORDER BY priority DESC, run_after LIMIT 1 {skip})
+RETURNING id, attempt, round, round_attempts, kind, queue, params, owner_id, failures, max_attempts, run_limit,
+          stall_limit
+"""
+
+
+def claim_sql() -> str:
+    """The claim's statement for the database in use: the best due job by priority, then by due time."""
+    vendor = connection.vendor
+    return CLAIM.format(now=_NOW[vendor], deadline=_DEADLINE[vendor], skip=_SKIP[vendor])
+
+
+@write
+def claim(queue: str, slot_id: int | None = None) -> Lease | None:
+    """Take the best due job of `queue` as a new attempt; None if nothing is due. Two callers never get the same."""
+    found = list(Job.objects.raw(claim_sql(), [slot_id, queue]))
+    if not found:
+        return None
+    job = found[0]
+    _event(job, Status.RUNNING, by="worker")
+    return Lease(**{name: getattr(job, name) for name in Lease.__dataclass_fields__ if name != "job_id"}, job_id=job.pk)
+
+
+def _held(lease: Lease) -> QuerySet[Job]:
+    """The job, only while this attempt holds it: the WHERE that all of a run's writes go through."""
+    return Job.objects.filter(pk=lease.job_id, status=Status.RUNNING, attempt=lease.attempt)
+
+
+def holds(lease: Lease) -> bool:
+    """Whether the attempt still holds its job; a read."""
+    return _held(lease).exists()
+
+
+def beat(lease: Lease, *, progress: float, stage: str) -> None:
+    """Write the heartbeat, and progress (0.0 to 1.0) and stage with it. LeaseLost if the job was taken away."""
+    if not _held(lease).update(heartbeat_at=Now(), progress=progress, stage=stage[:40]):
+        raise LeaseLost(lease.job_id, lease.attempt)
+
+
+@write
+def succeed(lease: Lease, stored: Iterable[Artifact]) -> None:
+    """Publish: SUCCEEDED, with its outputs' rows. LeaseLost, with nothing written, if the job was taken away."""
+    moved = _held(lease).update(
+        status=Status.SUCCEEDED,
+        finished_at=Now(),
+        heartbeat_at=Now(),
+        progress=1.0,
+        stage="succeeded",
+        error_code="",
+        error_message="",
+    )
+    if not moved:
+        raise LeaseLost(lease.job_id, lease.attempt)
+    outputs = list(stored)
+    if outputs:
+        Artifact.objects.bulk_create(outputs)
+    _event(lease, Status.SUCCEEDED, by="worker")
+    fault("settle.before_commit")
+
+
+def fail(lease: Lease, error: JobError, *, by: str = "worker") -> Settled:
+    """Settle a failed attempt: RETRY while the budget lasts and the error allows it, else FAILED and refunded.
+
+    LeaseLost, with nothing written, if the job was taken away.
+    """
+    settled = settle(_held(lease), lambda job: error, by=by, wait=True)
+    if not settled:
+        raise LeaseLost(lease.job_id, lease.attempt)
+    return settled[0]
+
+
+def outcome(lease: Lease) -> Status | None:
+    """How this attempt was settled, from its events; None while it is not. For a settle whose answer got lost."""
+    ended = JobEvent.objects.filter(job_id=lease.job_id, attempt=lease.attempt).exclude(
+        status__in=[Status.QUEUED, Status.RUNNING]
+    )
+    status = ended.values_list("status", flat=True).first()
+    return Status(status) if status else None
+
+
+@write
+def settle(
+    stuck: QuerySet[Job], verdict: Callable[[Job], JobError], *, by: str, wait: bool = False
+) -> list[Settled]:
+    """End the RUNNING attempts that `stuck` selects, each by its verdict: the one way out of RUNNING by failure.
+
+    One transaction: into RETRY or FAILED, one event each, refunds. Rows that somebody else holds are left out
+    unless `wait`. Returns what was settled; a row that moved on meanwhile is not in it.
+    """
+    jobs = stuck.filter(status=Status.RUNNING).order_by("id").select_for_update(skip_locked=not wait)
+    ended: list[Settled] = []
+    waiting: dict[tuple[int, JobError], list[Job]] = {}
+    failed: dict[tuple[int, JobError], list[Job]] = {}
+    for job in jobs:
+        error = verdict(job)
+        again, failures = policy.tries_again(
+            error.code,
+            retryable=error.retryable,
+            failures=job.failures,
+            max_attempts=job.max_attempts,
+            round_attempts=job.round_attempts,
+        )
+        (waiting if again else failed).setdefault((failures, error), []).append(job)
+    for (failures, error), batch in waiting.items():
+        handed_back = failures == batch[0].failures
+        _move(
+            _running(batch),
+            status=Status.RETRY,
+            failures=failures,
+            run_after=Now() if handed_back else Now() + _backoff(failures),
+            stage="released",
+            error_code=error.code.name,
+            error_message=error.message,
+        )
+        _events(batch, Status.RETRY, error, by=by)
+        ended += [Settled(job, Status.RETRY, error.code, 0) for job in batch]
+        for queue in {job.queue for job in batch} if handed_back else ():
+            dispatch.nudge(queue)
+    for (failures, error), batch in failed.items():
+        ended += _end(_running(batch), batch, Status.FAILED, error, by=by, failures=failures)
+    for done in ended:
+        _discard_after_commit(done.job)
+    fault("settle.before_commit")
+    return ended
+
+
+def _running(jobs: list[Job]) -> QuerySet[Job]:
+    return Job.objects.filter(pk__in=[job.pk for job in jobs], status=Status.RUNNING)
+
+
+def _backoff(failures: int):
+    own = settings.JOBSITE
+    return policy.backoff(
+        failures, initial=own["BACKOFF_INITIAL"], factor=own["BACKOFF_FACTOR"], most=own["BACKOFF_MAX"]
+    )
+
+
+# --- cancel, fail by hand, delete: the owner's and the operator's ---------------------------------------------------
+
+
+@write
+def cancel(job_id: uuid.UUID, *, by: str) -> Job:
+    """End a live job at once and give its tokens back. A second cancel answers the same; Refused(job_is_final) else."""
+    job = _locked(job_id)
+    if job.status == Status.CANCELED:
+        return job
+    _end_live(job, Status.CANCELED, JobError(ErrorCode.user_canceled), by=by)
+    log.info("Job %s cancelled by %s", job.pk, by)
+    return Job.objects.get(pk=job.pk)
+
+
+@write
+def fail_by_hand(job_id: uuid.UUID, *, reason: str, by: str) -> Job:
+    """The operator ends a live job: FAILED manual_intervention, refunded. Refused(job_is_final) if it has ended."""
+    _end_live(_locked(job_id), Status.FAILED, JobError(ErrorCode.manual_intervention, reason), by=by)
+    return Job.objects.get(pk=job_id)
+
+
+def delete(job_id: uuid.UUID, *, by: str) -> int:
+    """Remove a job, its events and its outputs; a live one is cancelled first. Ledger rows stay.
+
+    Returns how many output files are removed. Refused(job_in_use) while a live job needs one of them.
+    """
+    try:
+        return _delete(job_id, by=by)
+    except IntegrityError as error:  # a job that needs the output was submitted at the same time
+        raise Refused(ErrorCode.job_in_use) from error
+
+
+@write
+def _delete(job_id: uuid.UUID, *, by: str) -> int:
+    job = _locked(job_id)
+    if JobInput.objects.filter(artifact__job=job, job__status__in=LIVE).exists():
+        raise Refused(ErrorCode.job_in_use)
+    if job.status in LIVE:
+        _end_live(job, Status.CANCELED, JobError(ErrorCode.user_canceled), by=by)
+    files = job.outputs.count()
+    IdempotencyKey.objects.filter(job_id=job.pk).update(job_deleted_at=Now())
+    Job.objects.get(pk=job.pk).delete()
+    transaction.on_commit(lambda: artifacts.discard(job_id), robust=True)
+    log.info("Job %s deleted by %s: %s files", job_id, by, files)
+    return files
+
+
+def _end_live(job: Job, to: Status, error: JobError, *, by: str) -> None:
+    if job.status in FINAL:
+        raise Refused(ErrorCode.job_is_final, f"The job is {job.status}.")
+    _end(Job.objects.filter(pk=job.pk, status__in=LIVE), [job], to, error, by=by, failures=job.failures)
+    _discard_after_commit(job)
+
+
+# --- the pieces all of them share -----------------------------------------------------------------------------------
+
+
+def _locked(job_id: uuid.UUID) -> Job:
+    """The job's row, locked for this transaction (SQLite's IMMEDIATE transaction locks the whole database)."""
+    try:
+        return Job.objects.select_for_update().get(pk=job_id)
+    except Job.DoesNotExist as error:
+        raise Refused(ErrorCode.not_found) from error
+
+
+def _move(rows: QuerySet[Job], **changes: Any) -> int:
+    return rows.update(**changes)
+
+
+def _end(
+    rows: QuerySet[Job], jobs: list[Job], to: Status, error: JobError, *, by: str, failures: int
+) -> list[Settled]:
+    """Set locked jobs to a final status, tell it, and refund what the code's rule says."""
+    _move(
+        rows,
+        status=to,
+        finished_at=Now(),
+        run_after=None,
+        failures=failures,
+        error_code=error.code.name,
+        error_message=error.message,
+    )
+    refunded = error.code.row.refund
+    _events(jobs, to, error, by=by, refunded=refunded)
+    fault("refund.before")
+    if refunded:
+        ledger.refund_many([(job.charge_id, error.code.name) for job in jobs if job.charge_id])
+    return [Settled(job, to, error.code, job.price if refunded else 0) for job in jobs]
+
+
+def _events(jobs: list[Job], to: Status, error: JobError, *, by: str, refunded: bool = False) -> None:
+    JobEvent.objects.bulk_create(
+        JobEvent(
+            job_id=job.pk,
+            round=job.round,
+            attempt=job.attempt,
+            status=to,
+            code=error.code.name,
+            message=error.message,
+            by=by,
+            tokens=job.price if refunded else 0,
+        )
+        for job in jobs
+    )
+
+
+def _event(job: Job | Lease, to: Status, *, by: str, message: str = "", tokens: int = 0) -> None:
+    job_id = job.job_id if isinstance(job, Lease) else job.pk
+    JobEvent.objects.create(
+        job_id=job_id, round=job.round, attempt=job.attempt, status=to, by=by, message=message, tokens=tokens
+    )
+
+
+def _discard_after_commit(job: Job) -> None:
+    """Whoever ends another's attempt deletes what it stored so far."""
+    if job.attempt:
+        transaction.on_commit(lambda: artifacts.discard(job.pk, job.attempt), robust=True)

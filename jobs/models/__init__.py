@@ -1,0 +1,29 @@
+"""The tables. Fields, constraints and indexes; no verbs: `jobs.lifecycle` and its neighbours write."""
+
+from .artifact import Artifact
+from .cleanup_run import CleanupRun
+from .event import JobEvent
+from .idempotency import IdempotencyKey
+from .job import FINAL, LIVE, WAITING, Job, JobInput, Status
+from .key import ApiKey, Scope
+from .slot import Slot
+from .tick import Tick
+from .upload import Upload
+
+__all__ = [
+    "FINAL",
+    "LIVE",
+    "WAITING",
+    "ApiKey",
+    "Artifact",
+    "CleanupRun",
+    "IdempotencyKey",
+    "Job",
+    "JobEvent",
+    "JobInput",
+    "Scope",
+    "Slot",
+    "Status",
+    "Tick",
+    "Upload",
+]

@@ -1,0 +1,14 @@
+"""The watchmen's clock: each Beat entry's last real run."""
+
+from django.db import models
+
+
+class Tick(models.Model):
+    """Taken by compare-and-set, so that two Beats, bursts and late messages do a period's work once."""
+
+    name = models.CharField(primary_key=True, max_length=40)
+    period = models.FloatField()  # seconds
+    ran_at = models.DateTimeField(null=True)
+
+    def __str__(self) -> str:
+        return self.name

@@ -1,0 +1,211 @@
+"""One claimed attempt: work folder, clocks, the kind's run, publish, settle."""
+
+import logging
+import os
+import shutil
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from django.conf import settings
+from django.db import DatabaseError, connection
+
+from . import artifacts, dispatch, kinds, lifecycle, slots
+from .attempt import Attempt
+from .errors import ErrorCode, JobError, LeaseLost
+from .faults import fault
+from .heartbeat import INTERRUPT, heart
+from .kinds.base import Abort
+from .models import Job, Status
+
+log = logging.getLogger(__name__)
+
+SETTLE_PAUSE = 0.5  # seconds between two tries to settle while the database is away
+
+
+class _Doubt:
+    """Whether the last claim's answer got lost, so that the database may hold a job for this slot that nobody runs."""
+
+    claim = False
+
+
+def drain(queue: str, *, seconds: float) -> int:
+    """Claim and run due jobs of `queue` for about `seconds`; returns how many. A long job is the last of its drain.
+
+    The first claim wakes one more free slot if more is due; running out of time sends one nudge on.
+    """
+    until = time.monotonic() + seconds
+    done = 0
+    while not heart.stopping:
+        lease = _claim(queue)
+        if lease is None:
+            return done
+        if not done:
+            dispatch.wake(queue)
+        run(lease)
+        done += 1
+        if time.monotonic() > until:
+            dispatch.nudge(queue)
+            return done
+    return done
+
+
+def _claim(queue: str) -> lifecycle.Lease | None:
+    slot_id = heart.slot.pk if heart.slot else None
+    if _Doubt.claim and slot_id is not None:
+        lifecycle.settle(
+            Job.objects.filter(slot_id=slot_id), lambda job: JobError(ErrorCode.worker_shutdown), by="worker", wait=True
+        )
+        _Doubt.claim = False
+    try:
+        lease = lifecycle.claim(queue, slot_id)
+    except DatabaseError:
+        _Doubt.claim = True
+        connection.close_if_unusable_or_obsolete()
+        raise
+    fault("claim.after")
+    return lease
+
+
+def run(lease: lifecycle.Lease) -> None:
+    """Run one claimed attempt to its settling. Raises nothing of the job's own: every end is settled or discarded."""
+    log.info("Job %s attempt %s started: %s", lease.job_id, lease.attempt, lease.kind)
+    workdir = work_folder(lease)
+    attempt = Attempt(lease, workdir, watcher_lives=heart.lives)
+    before = slots.children()
+    heart.hold(attempt)
+    try:
+        error = _work(attempt)
+        _settle(attempt, error)
+    finally:
+        attempt.finished.set()
+        heart.let_go()
+        slots.kill_children(except_for=before)
+        shutil.rmtree(workdir, ignore_errors=True)
+
+
+def _work(attempt: Attempt) -> JobError | LeaseLost | None:
+    """Run the kind. Returns why the attempt failed, None if it did not."""
+    previous = signal.signal(INTERRUPT, lambda *_: _interrupt(attempt))
+    try:
+        attempt.workdir.mkdir(parents=True, mode=0o700)
+        fault("run.starting")
+        attempt.check()
+        attempt.interruptible = True
+        kinds.get(attempt.lease.kind).run(attempt)
+        attempt.interruptible = False
+        attempt.check()
+        fault("run.done")
+        return None
+    except Abort:
+        return attempt.abort
+    except JobError as error:
+        return attempt.abort or error
+    except MemoryError:
+        return attempt.abort or JobError(ErrorCode.out_of_memory)
+    except FileNotFoundError as error:
+        if attempt.workdir.exists():
+            return _unexpected(attempt, error)
+        return attempt.abort or JobError(ErrorCode.storage_error, "The work folder vanished.")
+    except OSError as error:
+        log.warning("Job %s: %s", attempt.lease.job_id, error)
+        return attempt.abort or JobError(ErrorCode.storage_error, artifacts.storage_words(error))
+    except DatabaseError as error:  # an input's row could not be read
+        connection.close_if_unusable_or_obsolete()
+        return _unexpected(attempt, error)
+    except Exception as error:  # a kind's own bug becomes its job's error: the log has the traceback
+        return _unexpected(attempt, error)
+    finally:
+        attempt.interruptible = False
+        signal.signal(INTERRUPT, previous)
+
+
+def _unexpected(attempt: Attempt, error: Exception) -> JobError | LeaseLost:
+    log.error("Job %s: unexpected %s", attempt.lease.job_id, type(error).__name__, exc_info=error)
+    return attempt.abort or JobError(ErrorCode.internal_error)
+
+
+def _interrupt(attempt: Attempt) -> None:
+    if attempt.interruptible:
+        attempt.interruptible = False
+        raise Abort
+
+
+def _settle(attempt: Attempt, error: JobError | LeaseLost | None) -> None:
+    """Publish or fail; in doubt again until the lease's deadline. A lost lease discards what this attempt stored."""
+    lease = attempt.lease
+    try:
+        if error is None:
+            try:
+                stored = artifacts.store(lease.job_id, lease.attempt, attempt.outputs)
+                fault("publish.before_commit")
+                attempt.check()
+                _until_answered(attempt, lambda: lifecycle.succeed(lease, stored), {Status.SUCCEEDED})
+                log.info("Job %s succeeded in %.1f s", lease.job_id, time.monotonic() - attempt.began)
+                return
+            except Abort:
+                error = attempt.abort
+            except JobError as failed:
+                error = failed
+        if isinstance(error, JobError):
+            verdict = error
+            _until_answered(attempt, lambda: lifecycle.fail(lease, verdict), {Status.RETRY, Status.FAILED})
+            log.info("Job %s attempt %s failed: %s %s", lease.job_id, lease.attempt, error.code.name, error.message)
+            return
+    except LeaseLost:
+        pass
+    except DatabaseError as unanswered:
+        log.error("Job %s could not be settled (%s); a watchman will", lease.job_id, type(unanswered).__name__)
+        connection.close_if_unusable_or_obsolete()
+        return
+    log.info("Job %s attempt %s lost its lease; its output is discarded", lease.job_id, lease.attempt)
+    artifacts.discard(lease.job_id, lease.attempt)
+
+
+def _until_answered(attempt: Attempt, settle: Callable[[], object], done: set[Status]) -> None:
+    """Settle; when the answer is lost or the database away, look how it came out and try again until the deadline.
+
+    LeaseLost if somebody else ended the attempt; the last DatabaseError at the deadline.
+    """
+    doubt = False
+    while True:
+        try:
+            if doubt and lifecycle.outcome(attempt.lease) in done:
+                return
+            settle()
+            fault("settle.after")
+            return
+        except LeaseLost:
+            if doubt and lifecycle.outcome(attempt.lease) in done:
+                return
+            raise
+        except DatabaseError as error:
+            doubt = True
+            log.warning("Job %s: no answer to its settling (%s)", attempt.lease.job_id, type(error).__name__)
+            if time.monotonic() > attempt.deadline():
+                raise
+            connection.close_if_unusable_or_obsolete()
+            time.sleep(SETTLE_PAUSE)
+
+
+# --- work folders ---------------------------------------------------------------------------------------------------
+
+
+def work_folder(lease: lifecycle.Lease) -> Path:
+    """A private folder of this attempt. Its name says which process it belongs to."""
+    started = slots.process_started(os.getpid()) or 0
+    owner = f"{socket.gethostname()}.{os.getpid()}.{started}"
+    return settings.WORK_ROOT / f"{owner}.{lease.job_id}.{lease.attempt}"
+
+
+def sweep_work_folders() -> int:
+    """Delete work folders of this host whose process is gone. Returns how many."""
+    gone = 0
+    for folder in settings.WORK_ROOT.glob(f"{socket.gethostname()}.*"):
+        pid, started = folder.name.removeprefix(f"{socket.gethostname()}.").split(".")[:2]
+        if slots.process_started(int(pid)) != int(started):
+            shutil.rmtree(folder, ignore_errors=True)
+            gone += 1
+    return gone

@@ -1,0 +1,73 @@
+"""This pool child as a row, and whether other processes of this host still exist."""
+
+import os
+import signal
+import socket
+from pathlib import Path
+
+from django.db.models.functions import Now
+
+from .models import Slot
+
+
+def boot_id() -> str:
+    """Names this boot of this machine; pids and start times are only comparable within one."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return "unknown"
+
+
+def process_started(pid: int) -> int | None:
+    """A process's start in clock ticks after boot (/proc/<pid>/stat, field 22); None if there is none or a zombie."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if fields[0] in ("Z", "X") else int(fields[19])
+
+
+def children() -> set[int]:
+    """The pids of this process's living children."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:  # none at all: the usual answer, without a walk over /proc
+        return set()
+    mine, found = os.getpid(), set()
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = entry.read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(fields[1]) == mine:
+            found.add(int(entry.parent.name))
+    return found
+
+
+def kill_children(*, except_for: set[int]) -> None:
+    """Kill and reap the children that a run left behind."""
+    for pid in children() - except_for:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def register(queues: list[str]) -> Slot:
+    """Write this process's slot row."""
+    pid = os.getpid()
+    return Slot.objects.update_or_create(
+        host=socket.gethostname(),
+        boot_id=boot_id(),
+        pid=pid,
+        process_started=process_started(pid) or 0,
+        defaults={"queues": queues, "seen_at": Now(), "parent_pid": os.getppid()},
+    )[0]
+
+
+def here() -> dict[str, str]:
+    """What the slots of this host have in common, as a filter."""
+    return {"host": socket.gethostname(), "boot_id": boot_id()}
+
+
+def gone(slot: Slot) -> bool:
+    """Whether a slot of this host has no process any more."""
+    return process_started(slot.pid) != slot.process_started

@@ -1,0 +1,130 @@
+"""Celery tasks: a name, one call each. The watchmen take their period's turn first, so doubles do no harm."""
+
+import logging
+import os
+import signal
+
+from billiard import active_children
+from celery import shared_task
+from celery.exceptions import SoftTimeLimitExceeded
+from celery.signals import (
+    beat_init,
+    celeryd_after_setup,
+    worker_process_init,
+    worker_process_shutdown,
+    worker_ready,
+    worker_shutting_down,
+)
+from django.conf import settings
+from django.db import close_old_connections, connection
+
+from tokens import ledger
+
+from . import artifacts, cleanup, dispatch, kinds, runner, upkeep
+from .heartbeat import heart
+from .kinds.base import REGISTRY
+from .uploads import sweep_unused
+
+log = logging.getLogger(__name__)
+
+
+def work_queues() -> list[str]:
+    """The queues that jobs of the installed kinds wait in."""
+    return sorted({kind.queue for kind in REGISTRY.values()})
+
+
+@shared_task(name="jobs.work")
+def work(queue: str) -> int:
+    """A nudge. Claim and run due jobs of `queue` for about two seconds; how many were run is only for the log.
+
+    Carries no job id: the row says what is due, so a lost, late or doubled message changes no outcome. A queue that
+    no kind has claims nothing. Celery's limits are the last resort: this process ends and the pool replaces it.
+    """
+    if not isinstance(queue, str) or queue not in work_queues():
+        return 0
+    connection.close_if_unusable_or_obsolete()
+    try:
+        return runner.drain(queue, seconds=settings.JOBSITE["DRAIN_SECONDS"])
+    except (SoftTimeLimitExceeded, MemoryError):
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise
+
+
+@shared_task(name="jobs.dispatch_due")
+def dispatch_due() -> int:
+    """Beat, every 5 seconds: nudges for due jobs that no message speaks for. Returns how many were sent."""
+    return dispatch.top_up(work_queues()) if upkeep.take("dispatch_due") else 0
+
+
+@shared_task(name="jobs.monitor_heartbeats")
+def monitor_heartbeats() -> int:
+    """Beat, every 30 seconds: end what no worker is alive for. Returns how many attempts it ended."""
+    return len(cleanup.monitor_heartbeats().settled) if upkeep.take("monitor_heartbeats") else 0
+
+
+@shared_task(name="jobs.cleanup_stuck_jobs")
+def cleanup_stuck_jobs() -> int:
+    """Beat, every 15 minutes: settle and refund what is stuck. Returns how many; the CleanupRun row says more."""
+    return cleanup.cleanup_stuck_jobs(by="beat").cleaned if upkeep.take("cleanup_stuck_jobs") else 0
+
+
+@shared_task(name="jobs.sweep_storage")
+def sweep_storage() -> int:
+    """Beat, daily: delete orphaned outputs and unused uploads. Returns how many files."""
+    return artifacts.sweep() + sweep_unused() if upkeep.take("sweep_storage") else 0
+
+
+@shared_task(name="jobs.reconcile_tokens")
+def reconcile_tokens() -> int:
+    """Beat, daily: accounts whose ledger and balance differ are logged. Returns how many."""
+    if not upkeep.take("reconcile_tokens"):
+        return 0
+    drifted = ledger.drifted()
+    for account_id, balance, total in drifted:
+        log.error("Account %s drifts: balance %s, ledger %s", account_id, balance, total)
+    return len(drifted)
+
+
+# --- a worker's processes ------------------------------------------------------------------------------------------
+
+
+@worker_process_init.connect
+def _pool_child_started(**_) -> None:
+    """A pool child begins: its own connections, its handler for SIGTERM, its heartbeat."""
+    close_old_connections()
+    signal.signal(signal.SIGTERM, heart.terminate)
+    runner.sweep_work_folders()
+    heart.start([queue for queue in _served_queues if queue in work_queues()])
+
+
+@worker_process_shutdown.connect
+def _pool_child_ends(**_) -> None:
+    dispatch.flush()
+
+
+_served_queues: list[str] = []
+
+
+@celeryd_after_setup.connect
+def _queues_known(instance, **_) -> None:
+    _served_queues[:] = sorted(instance.app.amqp.queues.consume_from)
+
+
+@worker_ready.connect
+def _worker_ready(sender, **_) -> None:
+    log.info("Worker ready; queues: %s; kinds: %s", ", ".join(_served_queues), ", ".join(kinds.names()))
+    if "upkeep" in _served_queues:
+        log.info("Heartbeat monitor started")
+
+
+@worker_shutting_down.connect
+def _worker_shutting_down(**_) -> None:
+    """Celery tells its pool children nothing when it is asked to end: pass TERM on, so that running jobs are handed
+    back within the grace."""
+    for child in active_children():
+        child.terminate()
+
+
+@beat_init.connect
+def _beat_started(**_) -> None:
+    upkeep.install()

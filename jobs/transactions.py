@@ -1,0 +1,43 @@
+"""Write transactions that survive a busy database: the one place that retries them."""
+
+import random
+import time
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+from django.db import OperationalError, connection, transaction
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+TRIES = 4
+AGAIN = {"40001", "40P01"}  # PostgreSQL: serialization failure, deadlock: rolled back whole, safe to repeat
+
+
+def write(function: Callable[P, T]) -> Callable[P, T]:
+    """Decorator: run `function` in one transaction, again up to three times if the database was busy or deadlocked.
+
+    Inside another transaction it joins that one and retries nothing: the outermost decides.
+    """
+
+    @wraps(function)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
+        if connection.in_atomic_block:
+            return function(*args, **kwargs)
+        for tries_left in reversed(range(TRIES)):
+            try:
+                with transaction.atomic():
+                    return function(*args, **kwargs)
+            except OperationalError as error:
+                if not (tries_left and _is_busy(error)):
+                    raise
+                time.sleep(0.02 * random.random() * 2 ** (TRIES - tries_left))
+        raise AssertionError("unreachable")
+
+    return wrapper
+
+
+def _is_busy(error: OperationalError) -> bool:
+    state = getattr(error.__cause__, "sqlstate", None)
+    return state in AGAIN or (connection.vendor == "sqlite" and "locked" in str(error))

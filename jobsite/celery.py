@@ -1,0 +1,17 @@
+"""The Celery app: `celery -A jobsite worker -Q cpu`."""
+
+import os
+
+from celery import Celery
+from celery.signals import setup_logging
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "jobsite.settings")
+
+app = Celery("jobsite")
+app.config_from_object("django.conf:settings", namespace="CELERY")
+app.autodiscover_tasks()
+
+
+@setup_logging.connect
+def _leave_logging_to_django(**_) -> None:
+    """Celery configures logging only if nobody listens here; the LOGGING setting has done it."""

@@ -1,0 +1,401 @@
+"""All settings, from the environment. Every name is listed in docs/settings.md (a test compares them)."""
+
+import hashlib
+import ipaddress
+import os
+import re
+import secrets
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import environ
+from django.core.exceptions import ImproperlyConfigured
+from environ.fileaware_mapping import FileAwareMapping
+
+from jobsite import __version__
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+
+class Environment(FileAwareMapping):
+    """The process's environment, where NAME_FILE names a file that holds NAME's value and wins over NAME."""
+
+    def __getitem__(self, name: str) -> str:
+        if self.env.get(f"{name}_FILE") == "":
+            raise ImproperlyConfigured(f"{name}_FILE is set but empty; give it a path or unset it.")
+        try:
+            return super().__getitem__(name).strip()  # a file ends with a newline
+        except (OSError, UnicodeDecodeError) as wrong:
+            raise ImproperlyConfigured(f"{name}_FILE cannot be read: {wrong}.") from wrong
+
+
+class Env(environ.Env):
+    """django-environ that also reads NAME_FILE, and refuses what is empty or unreadable, naming the variable."""
+
+    ENVIRON = Environment()
+    BOOLEANS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+
+    def get_value(self, var, cast=None, default=environ.Env.NOTSET, parse_default=False):
+        if var in self.ENVIRON and not self.ENVIRON[var] and default != "":
+            raise ImproperlyConfigured(f"{var} is set but empty; give it a value or unset it.")
+        if cast is bool and var in self.ENVIRON:
+            word = self.ENVIRON[var].lower()
+            if word not in self.BOOLEANS:
+                raise ImproperlyConfigured(f"{var} must be one of {', '.join(self.BOOLEANS)}; it is {word[:40]!r}.")
+            return self.BOOLEANS[word]
+        try:
+            return super().get_value(var, cast=cast, default=default, parse_default=parse_default)
+        except (ValueError, TypeError) as wrong:
+            kind = getattr(cast, "__name__", "value")
+            raise ImproperlyConfigured(f"{var} is not a valid {kind}.") from wrong
+
+
+env = Env()
+_env_file = Path(os.environ.get("ENV_FILE") or BASE_DIR / ".env")
+if _env_file.exists():
+    environ.Env.read_env(_env_file)  # what the environment says already wins
+
+
+def seconds(name: str, default: float, *, least: float = 0.05) -> float:
+    """A duration in seconds from the environment, at least `least`."""
+    value = env.float(name, default)
+    if not least <= value <= 10_000_000:  # also refuses NaN
+        raise ImproperlyConfigured(f"{name} must be a number of seconds of at least {least}; it is {value}.")
+    return value
+
+
+def whole(name: str, default: int, *, least: int = 0) -> int:
+    """A whole number from the environment, at least `least`."""
+    value = env.int(name, default)
+    if value < least:
+        raise ImproperlyConfigured(f"{name} must be at least {least}; it is {value}.")
+    return value
+
+
+# --- where things live ---------------------------------------------------------------------------------------------
+
+HOME = Path(env.str("JOBSITE_HOME", str(BASE_DIR / "var"))).absolute()
+HOST = env.str("HOST", "127.0.0.1")
+PORT = whole("PORT", 8000, least=1)
+if PORT > 65535:
+    raise ImproperlyConfigured(f"PORT must be at most 65535; it is {PORT}.")
+HOME.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+PROCESS = env.str("JOBSITE_PROCESS", "")  # web, worker, upkeep or beat: which log file; set by the supervisor
+if not re.fullmatch(r"[a-z]{0,20}", PROCESS):
+    raise ImproperlyConfigured("JOBSITE_PROCESS must be a short word of small letters.")
+WORKER_SLOTS = whole("WORKER_SLOTS", 2, least=1)  # jobs that `manage.py up` runs at once
+
+
+def runtime_folder(home: Path) -> Path:
+    """A short private folder for the broker's socket, whose path must stay under 108 bytes; `home` need not."""
+    tag = hashlib.sha256(str(home).encode()).hexdigest()[:12]
+    return Path("/tmp") / f"jobsite-{os.getuid()}-{tag}"  # noqa: S108 - made 0700 and checked in broker.py
+
+
+RUNTIME = runtime_folder(HOME)
+BROKER_SOCKET = RUNTIME / "broker.sock"
+
+# --- who may reach it ----------------------------------------------------------------------------------------------
+
+_local = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}.get(HOST, HOST)  # noqa: S104 - compared, not bound
+SITE_URL = env.str("SITE_URL", f"http://{_local}:{PORT}").rstrip("/")
+_site = urlsplit(SITE_URL)
+if _site.scheme not in ("http", "https") or not _site.hostname:
+    raise ImproperlyConfigured("SITE_URL must look like https://jobs.example.com.")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+PRODUCTION = not _is_loopback(_site.hostname)
+DEBUG = env.bool("DEBUG", False)
+ALLOWED_HOSTS = [_site.hostname, *([] if PRODUCTION else ["127.0.0.1", "localhost", "[::1]"])]
+CSRF_TRUSTED_ORIGINS = [f"{_site.scheme}://{_site.netloc}"]
+SECURE = _site.scheme == "https"
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE
+SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
+SESSION_COOKIE_HTTPONLY = True
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_REFERRER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+if SECURE:
+    SECURE_HSTS_SECONDS = 31_536_000
+    SECURE_HSTS_INCLUDE_SUBDOMAINS = True
+    SECURE_HSTS_PRELOAD = True
+    SECURE_SSL_REDIRECT = env.bool("SSL_REDIRECT", False)  # usually the proxy's work; then the proxy's header counts
+    if env.bool("TRUST_PROXY", False):
+        SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    SILENCED_SYSTEM_CHECKS = ["security.W008"]  # asks for SSL_REDIRECT, which would go in circles behind a proxy
+
+
+def _secret_key() -> str:
+    """SECRET_KEY, else the one kept in JOBSITE_HOME (made at first start, readable by its owner alone)."""
+    given = env.str("SECRET_KEY", "unset-generate")
+    if given != "unset-generate":
+        if PRODUCTION and (len(given) < 50 or len(set(given)) < 10 or given.startswith("django-insecure")):
+            raise ImproperlyConfigured("SECRET_KEY is too weak for production; use at least 50 random characters.")
+        return given
+    file = HOME / "secret_key"
+    try:
+        with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as new:
+            new.write(secrets.token_urlsafe(48))
+    except FileExistsError:
+        pass
+    return file.read_text().strip()
+
+
+SECRET_KEY = _secret_key()
+CRON_SECRET = env.str("CRON_SECRET", "")  # empty: the cron route refuses everyone
+
+# --- the platform's own settings -----------------------------------------------------------------------------------
+
+JOBSITE = {
+    # clocks, in seconds
+    "HEARTBEAT_SECONDS": seconds("JOB_HEARTBEAT_SECONDS", 2.0),  # a running job's heartbeat is written this often
+    "WATCH_SECONDS": seconds("JOB_WATCH_SECONDS", 0.5),  # a run looks this often whether it was cancelled
+    "HEARTBEAT_TIMEOUT": seconds("JOB_HEARTBEAT_TIMEOUT", 600.0, least=0.5),  # no beat for so long: the worker is dead
+    "CLEANUP_TIMEOUT": seconds("JOB_CLEANUP_TIMEOUT", 300.0, least=0.5),  # the same for the 15-minute cleanup
+    "MONITOR_SECONDS": seconds("JOB_MONITOR_SECONDS", 30.0),
+    "CLEANUP_SECONDS": seconds("JOB_CLEANUP_SECONDS", 900.0),
+    "DISPATCH_SECONDS": seconds("JOB_DISPATCH_SECONDS", 5.0),
+    "CLEANUP_BATCH": whole("JOB_CLEANUP_BATCH", 500, least=1),  # rows per transaction
+    "RUN_GRACE": seconds("JOB_RUN_GRACE", 60.0),  # beating but so long past its run limit: stuck all the same
+    "ABORT_GRACE": seconds("JOB_ABORT_GRACE", 5.0),  # code that ignores its abort for so long is killed
+    "DRAIN_SECONDS": seconds("JOB_DRAIN_SECONDS", 2.0),  # one nudge claims jobs for about so long
+    "BACKOFF_INITIAL": seconds("RETRY_INITIAL_DELAY", 5.0, least=0.01),
+    "BACKOFF_FACTOR": seconds("RETRY_FACTOR", 2.0, least=1.0),  # a factor, not seconds: each wait is so much longer
+    "BACKOFF_MAX": seconds("RETRY_MAX_DELAY", 300.0, least=0.01),
+    "DEAF_SECONDS": seconds("JOB_DEAF_SECONDS", 60.0),  # due work, a free slot and no claim for so long: deaf
+    "COLD_START_THRESHOLD": seconds("COLD_START_THRESHOLD", 15.0),
+    # caps
+    "JOBS_PER_USER": whole("JOBS_PER_USER", 1000, least=1),  # active at once
+    "SUBMITS_PER_SECOND": whole("SUBMITS_PER_SECOND", 50, least=1),  # per user
+    "UPLOAD_MAX_BYTES": whole("UPLOAD_MAX_BYTES", 2 * 1024**3, least=1),
+    "UPLOAD_UNUSED_HOURS": whole("UPLOAD_UNUSED_HOURS", 24, least=1),  # then an unused upload is swept
+    "DISK_FREE_BYTES": whole("DISK_FREE_BYTES", 200 * 1024**2),  # below this, intake answers 507
+    "MEDIA_MEMORY_BYTES": whole("MEDIA_MEMORY_BYTES", 2 * 1024**3, least=1),  # address space of one FFmpeg
+    "MEDIA_FILE_BYTES": whole("MEDIA_FILE_BYTES", 8 * 1024**3, least=1),  # largest file that one FFmpeg may write
+    # prices, whole tokens
+    "PRICE_RENDER_SECOND": whole("PRICE_RENDER_SECOND", 1),
+    "PRICE_STITCH_BASE": whole("PRICE_STITCH_BASE", 1),
+    # media
+    "FFMPEG": env.str("FFMPEG", "bundled"),  # a path, or the one that comes with imageio-ffmpeg
+    "MEDIA_WALLS": env.str("MEDIA_WALLS", "required"),  # or best_effort
+    "KINDS": [module for module in env.list("JOBSITE_KINDS", default=[]) if module],
+}
+if JOBSITE["MEDIA_WALLS"] not in ("required", "best_effort"):
+    raise ImproperlyConfigured("MEDIA_WALLS must be required or best_effort.")
+
+if PRODUCTION:
+    for _name in ("DEBUG", *sorted(os.environ)):
+        if (_name == "DEBUG" and DEBUG) or _name.startswith(("SIMULATED_", "JOBSITE_FAULT")):
+            raise ImproperlyConfigured(f"{_name} must not be set in production (SITE_URL is {SITE_URL}).")
+
+# --- Django --------------------------------------------------------------------------------------------------------
+
+INSTALLED_APPS = [
+    "unfold",
+    "unfold.contrib.filters",
+    "unfold.contrib.forms",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "django_filters",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "django_celery_beat",
+    "tokens",
+    "jobs",
+    "jobsite",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+APPEND_SLASH = False  # a redirect would lose a POST's body: every API path answers with and without its slash
+ROOT_URLCONF = "jobsite.urls"
+ASGI_APPLICATION = "jobsite.asgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
+]
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+LANGUAGE_CODE = "en-us"
+TIME_ZONE = "UTC"
+USE_TZ = True
+LOGIN_URL = "/admin/login/"
+STATIC_URL = "/static/"
+STATIC_ROOT = HOME / "static"
+WHITENOISE_USE_FINDERS = True  # no collectstatic step on one box
+WHITENOISE_AUTOREFRESH = DEBUG
+DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024  # bytes of a JSON body; uploads are streamed to disk
+FILE_UPLOAD_HANDLERS = ["django.core.files.uploadhandler.TemporaryFileUploadHandler"]
+FILE_UPLOAD_TEMP_DIR = HOME / "tmp"
+FILE_UPLOAD_TEMP_DIR.mkdir(exist_ok=True)
+
+# --- database ------------------------------------------------------------------------------------------------------
+
+_database = env.db_url("DATABASE_URL", default="sqlite://:memory:")
+if "DATABASE_URL" not in env.ENVIRON:
+    _database["NAME"] = HOME / "jobsite.sqlite3"  # not by way of a URL: a folder's name may hold #, ? or %
+DATABASES = {"default": _database}
+_in_web = PROCESS == "web"  # many threads share a pool; workers and Beat keep one connection each
+_engine = _database.get("ENGINE", "")
+_synchronous = env.str("SQLITE_SYNCHRONOUS", "FULL").upper()  # FULL: a paid grant survives power loss
+if _synchronous not in ("NORMAL", "FULL", "EXTRA"):
+    raise ImproperlyConfigured("SQLITE_SYNCHRONOUS must be NORMAL, FULL or EXTRA.")
+if _engine.endswith("sqlite3"):
+    _database["TEST"] = {"NAME": HOME / "test.sqlite3"}  # a file: threads and worker processes must meet in it
+    _database["OPTIONS"] = {
+        "transaction_mode": "IMMEDIATE",  # take the write lock at BEGIN: no deadlock on upgrade
+        "timeout": 5,  # seconds, SQLite's busy_timeout
+        "init_command": f"PRAGMA journal_mode=WAL; PRAGMA recursive_triggers=ON; PRAGMA synchronous={_synchronous};",
+    }
+elif _engine.endswith("postgresql"):
+    _database["CONN_MAX_AGE"] = 0 if _in_web else None
+    _database["OPTIONS"] = {
+        **_database.get("OPTIONS", {}),
+        "options": "-c lock_timeout=5s -c statement_timeout=30s -c idle_in_transaction_session_timeout=5s",
+        **({"pool": {"min_size": 0, "max_size": 20, "timeout": 5}} if _in_web else {}),
+    }
+else:
+    raise ImproperlyConfigured("DATABASE_URL must be sqlite:///… or postgres://….")
+
+# --- storage -------------------------------------------------------------------------------------------------------
+
+_storage = urlsplit(env.str("STORAGE_URL", (HOME / "storage").as_uri()))
+if _storage.scheme != "file" or _storage.netloc or not _storage.path.startswith("/"):
+    raise ImproperlyConfigured("STORAGE_URL must be file:///absolute/path.")
+STORAGE_ROOT = Path(unquote(_storage.path))
+STORAGES = {
+    "default": {
+        "BACKEND": "django.core.files.storage.FileSystemStorage",
+        "OPTIONS": {"location": STORAGE_ROOT, "file_permissions_mode": 0o600, "directory_permissions_mode": 0o700},
+    },
+    "staticfiles": {"BACKEND": "whitenoise.storage.CompressedStaticFilesStorage"},
+}
+WORK_ROOT = HOME / "work"  # one folder per running attempt
+
+# --- Celery: facts of the broker, not taste (DESIGN: a nudge is only a hint) --------------------------------------
+
+CELERY_BROKER_URL = env.str("CELERY_BROKER_URL", f"redis+socket://{BROKER_SOCKET}")
+EMBEDDED_BROKER = CELERY_BROKER_URL.endswith(f"://{BROKER_SOCKET}")
+CELERY_TASK_IGNORE_RESULT = True  # the row is the result
+CELERY_TASK_SERIALIZER = "json"
+CELERY_ACCEPT_CONTENT = ["json"]
+CELERY_TASK_ACKS_LATE = False  # the lease, not the broker, is what survives a crash
+CELERY_TASK_DEFAULT_QUEUE = "upkeep"
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_WORKER_DISABLE_PREFETCH = True  # a nudge waits in the broker, not in a busy worker
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_WORKER_REDIRECT_STDOUTS = False
+CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = False
+CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = seconds("JOB_SHUTDOWN_GRACE", 10.0)
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BROKER_CONNECTION_MAX_RETRIES = None  # a broker that comes back finds its workers waiting
+CELERY_BROKER_CONNECTION_TIMEOUT = 2
+CELERY_BROKER_TRANSPORT_OPTIONS = {
+    "socket_timeout": 5,  # seconds; workers. dispatch.py sends with its own, shorter one
+    "socket_connect_timeout": 2,
+    "socket_keepalive": True,
+    "health_check_interval": 10,
+}
+CELERY_BEAT_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"
+CELERY_BEAT_MAX_LOOP_INTERVAL = 5
+CELERY_TIMEZONE = "UTC"
+CELERY_DB_REUSE_MAX = 1_000_000  # keep the connection between tasks: dropping it costs 3x (DESIGN section 6)
+DJANGO_CELERY_BEAT_TZ_AWARE = True
+
+# --- API -----------------------------------------------------------------------------------------------------------
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "jobs.api.authentication.KeyAuthentication",
+        "rest_framework.authentication.SessionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["jobs.api.parsers.StrictJSONParser"],
+    "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
+    "DEFAULT_SCHEMA_CLASS": "jobs.api.schema.Schema",
+    "EXCEPTION_HANDLER": "jobs.api.errors.handle",
+    "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Jobsite",
+    "DESCRIPTION": "Submit, watch, cancel and download long GPU and media jobs; every token is accounted for.",
+    "VERSION": __version__,
+    "OAS_VERSION": "3.1.0",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "SERVE_PUBLIC": True,
+    "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
+    "SCHEMA_PATH_PREFIX": "/api",
+    "COMPONENT_SPLIT_REQUEST": True,
+}
+UNFOLD = {
+    "SITE_TITLE": "Jobsite",
+    "SITE_HEADER": "Jobsite",
+    "SITE_SUBHEADER": "jobs, tokens, refunds",
+    "SHOW_VIEW_ON_SITE": False,
+}
+
+# --- logs ----------------------------------------------------------------------------------------------------------
+
+LOG_DIR = HOME / "log"
+_log_level = env.str("LOG_LEVEL", "INFO").upper()
+if _log_level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
+    raise ImproperlyConfigured("LOG_LEVEL must be DEBUG, INFO, WARNING or ERROR.")
+LOG_DIR.mkdir(exist_ok=True)
+_handlers = {"terminal": {"class": "logging.StreamHandler", "formatter": "line"}}
+if PROCESS:
+    _handlers["file"] = {
+        "class": "jobsite.logs.RotatingHandler",
+        "formatter": "line",
+        "filename": LOG_DIR / f"{PROCESS}.log",
+    }
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"()": "jobsite.logs.LineFormatter"}},
+    "handlers": _handlers,
+    "root": {"handlers": list(_handlers), "level": _log_level},
+    "loggers": {
+        "django.server": {"level": "WARNING"},
+        "celery.worker.strategy": {"level": "WARNING"},  # one line a nudge is noise; transitions are logged by jobs
+        "celery.app.trace": {"level": "WARNING"},
+        "uvicorn": {"handlers": [], "propagate": True},  # its own handlers would print every line a second time
+        "uvicorn.access": {"handlers": [], "propagate": True, "level": "WARNING"},
+        "httpx": {"level": "WARNING"},
+    },
+}

@@ -1,0 +1,55 @@
+"""KITCHEN: a kind for tests that misbehaves as its params say. Enabled by JOBSITE_KINDS=tests.kitchen."""
+
+import subprocess
+import time
+
+from rest_framework import serializers
+
+from jobs.errors import ErrorCode, JobError
+from jobs.kinds.base import Kind, Limits, register
+
+
+@register
+class Kitchen(Kind):
+    """Sleeps, fails, stalls, ignores exceptions or leaks a child. One output: `dish.txt`."""
+
+    name = "KITCHEN"
+    queue = "cpu"
+    limits = Limits(run=20, stall=5)
+    media = False
+
+    class Params(serializers.Serializer):
+        seconds = serializers.FloatField(min_value=0, max_value=3600, default=0)  # of visible work
+        fail_times = serializers.IntegerField(min_value=0, max_value=100, default=0)  # attempts that fail first
+        code = serializers.CharField(max_length=40, default="internal_error")  # what they fail with
+        stall = serializers.BooleanField(default=False)  # sleep without progress
+        stubborn = serializers.BooleanField(default=False)  # ignore every exception
+        leak_child = serializers.BooleanField(default=False)  # leave a process behind
+        gobble = serializers.BooleanField(default=False)  # run out of memory
+        price = serializers.IntegerField(min_value=0, max_value=1000, default=1)
+        output = serializers.BooleanField(default=True)
+
+    def price(self, params):
+        return params["price"]
+
+    def run(self, run):
+        params = run.params
+        if run.lease.failures < params["fail_times"]:
+            raise JobError(ErrorCode[params["code"]], "Planned by the test.")
+        if params["leak_child"]:
+            subprocess.Popen(["sleep", "3600"], cwd=run.workdir)
+        if params["gobble"]:
+            raise MemoryError
+        until = time.monotonic() + params["seconds"]
+        while (left := until - time.monotonic()) > 0:
+            try:
+                if not (params["stall"] or params["stubborn"]):
+                    run.progress(1 - left / params["seconds"], "cooking")
+                time.sleep(min(left, 0.05))
+            except BaseException:
+                if not params["stubborn"]:
+                    raise
+        if params["output"]:
+            dish = run.workdir / "dish.txt"
+            dish.write_text(f"attempt {run.lease.attempt}\n")
+            run.output(dish, "dish.txt", "text/plain")
