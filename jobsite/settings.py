@@ -281,6 +281,7 @@ if _engine.endswith("sqlite3"):
         "init_command": f"PRAGMA journal_mode=WAL; PRAGMA recursive_triggers=ON; PRAGMA synchronous={_synchronous};",
     }
 elif _engine.endswith("postgresql"):
+    _database["HOST"] = unquote(_database["HOST"])  # %2Frun%2Fpostgresql: a socket's folder, as libpq spells it
     _database["CONN_MAX_AGE"] = 0 if _in_web else None
     _database["OPTIONS"] = {
         **_database.get("OPTIONS", {}),

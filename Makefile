@@ -1,0 +1,56 @@
+# What a newcomer needs: `make demo`, `make test`. The rest: `make help`.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+PYTHON ?= python3
+PY := .venv/bin/python
+DEV := .venv/.dev
+.PHONY: help demo run test check bench clean
+
+help:  ## what this file can do
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+# One sentence for what is missing, before pip can say it in fifty.
+$(PY):
+	@command -v $(PYTHON) >/dev/null || { echo "Install Python 3.11 or newer (Debian, Ubuntu: apt install python3 python3-venv)."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Install Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -c 'import platform; print(platform.python_version())'). Then: make PYTHON=python3.11 …"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "Install Python's venv module (Debian, Ubuntu: apt install python3-venv), then try again."; exit 1; }
+	@$(PYTHON) -m venv .venv || { rm -rf .venv; echo "Python could not make .venv; see the lines above."; exit 1; }
+
+.venv/.run: requirements.txt | $(PY)
+	@echo "installing what Jobsite needs into .venv (once, under 150 MB) …"
+	@$(PY) -m pip install -q --disable-pip-version-check --only-binary=:all: -r requirements.txt || { echo "pip could not install requirements.txt: check the network (or PIP_INDEX_URL), a 64-bit Linux with glibc, and the lines above; then try again."; exit 1; }
+	@touch $@
+
+$(DEV): requirements-dev.txt requirements.txt | $(PY)
+	@echo "installing what the tests need into .venv (once) …"
+	@$(PY) -m pip install -q --disable-pip-version-check --only-binary=:all: -r requirements-dev.txt || { echo "pip could not install requirements-dev.txt: check the network (or PIP_INDEX_URL), a 64-bit Linux with glibc, and the lines above; then try again."; exit 1; }
+	@touch $@ .venv/.run
+
+demo: .venv/.run  ## three renders and a stitch, one cancelled, one refunded: the promise, shown (CLIPS="a.mp4 b.mov")
+	@$(PY) manage.py demo $(CLIPS)
+
+run: .venv/.run  ## the platform on http://127.0.0.1:8000 (PORT, HOST, JOBSITE_HOME); Ctrl-C ends it
+	@exec $(PY) manage.py up
+
+test: $(DEV)  ## everything, on SQLite and then on PostgreSQL (TEST_DATABASE_URL or DATABASE_URL choose another server)
+	@echo "== SQLite =="
+	@env -u DATABASE_URL $(PY) -m pytest $(PYTEST)
+	@echo "== PostgreSQL =="
+	@$(PY) -m tests.postgres $(PY) -m pytest $(PYTEST)
+
+check: $(DEV)  ## what CI runs first: format, lint, imports, types, missing migrations, API schema
+	@home=$$(mktemp -d) && trap 'rm -rf "$$home"' EXIT && \
+	export JOBSITE_HOME="$$home" ENV_FILE=/dev/null && unset DATABASE_URL SITE_URL DEBUG && set -e && \
+	$(PY) -m ruff format --check -q . && \
+	$(PY) -m ruff check -q . && \
+	.venv/bin/lint-imports --no-logo && \
+	$(PY) -m mypy && \
+	$(PY) manage.py makemigrations --check --dry-run && \
+	$(PY) manage.py spectacular --validate --fail-on-warn --file /dev/null && \
+	$(PY) manage.py check
+
+bench: $(DEV)  ## how fast, as ratios to the peers
+	@$(PY) -m bench
+
+clean:  ## remove the virtual environment and caches (var/, the platform's data, stays)
+	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

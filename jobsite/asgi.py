@@ -1,0 +1,10 @@
+"""The web process: `uvicorn jobsite.asgi:application`."""
+
+import os
+
+from django.core.asgi import get_asgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "jobsite.settings")
+os.environ.setdefault("JOBSITE_PROCESS", "web")  # the settings give the web process a pool of connections
+
+application = get_asgi_application()

@@ -1,0 +1,82 @@
+"""Log lines: one a record whatever is in it, secrets taken out at this one place, files rotated between processes."""
+
+import fcntl
+import logging
+import os
+import re
+import time
+from functools import lru_cache
+from logging.handlers import WatchedFileHandler
+from urllib.parse import urlsplit
+
+# Control characters could forge lines (CR, LF), colour a terminal (ESC) or turn text around (bidi marks).
+_UNSAFE = [*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
+_ESCAPES = {code: chr(code).encode("unicode_escape").decode() for code in _UNSAFE}
+
+_IN_HEADERS = re.compile(r"\b(Bearer|Basic|Token)(\s+|%20)[A-Za-z0-9._~+/=-]{6,}", re.IGNORECASE)
+_IN_FIELDS = re.compile(
+    r"\b(password|secret|api_?key|authorization)(['\"]?\s*[:=]\s*['\"]?)[^\s'\",;&}]+", re.IGNORECASE
+)
+_KEYS = re.compile(r"\bjs_[A-Za-z0-9_-]{16,}")  # our own API keys, wherever they stand
+_IN_URLS = re.compile(r"(\w://[^\s/:@]*:)[^\s/@]+@")
+
+
+@lru_cache(maxsize=1)
+def _known_secrets() -> tuple[str, ...]:
+    """Values of settings that must never be read in a log, longest first."""
+    from django.conf import settings
+
+    values = [settings.SECRET_KEY, settings.CRON_SECRET, settings.DATABASES["default"].get("PASSWORD") or ""]
+    values.append(urlsplit(settings.CELERY_BROKER_URL).password or "")
+    return tuple(sorted({value for value in values if len(value) >= 4}, key=len, reverse=True))
+
+
+def redact(text: str) -> str:
+    """`text` without bearer keys, passwords in fields and URLs, and the values of the secret settings."""
+    for secret in _known_secrets():
+        text = text.replace(secret, "***")
+    text = _KEYS.sub("js_***", text)
+    text = _IN_HEADERS.sub(r"\1 ***", text)
+    text = _IN_FIELDS.sub(r"\1\2***", text)
+    return _IN_URLS.sub(r"\1***@", text)
+
+
+class LineFormatter(logging.Formatter):
+    """`time level logger message`: UTC, exactly one line, no control characters, no secrets."""
+
+    converter = time.gmtime
+
+    def __init__(self):
+        super().__init__("%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s %(message)s", "%Y-%m-%dT%H:%M:%S")
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redact(super().format(record)).translate(_ESCAPES)
+
+
+class RotatingHandler(WatchedFileHandler):
+    """A log file that several processes append to, a worker and its pool children say, and that one of them renames to
+    `<name>.1` … `<name>.<keep>` once it has `limit` bytes; the others notice and reopen."""
+
+    def __init__(self, filename: str | os.PathLike, *, limit: int = 10_000_000, keep: int = 3):
+        super().__init__(filename, delay=True, encoding="utf-8", errors="backslashreplace")
+        self.limit, self.keep = limit, keep
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            if os.path.getsize(self.baseFilename) >= self.limit:
+                self._rotate()
+        except FileNotFoundError:
+            pass  # the first line makes it
+        except OSError:
+            self.handleError(record)
+        super().emit(record)
+
+    def _rotate(self) -> None:
+        with open(f"{self.baseFilename}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if os.path.getsize(self.baseFilename) < self.limit:
+                return  # another process was first
+            for number in range(self.keep - 1, 0, -1):
+                if os.path.exists(older := f"{self.baseFilename}.{number}"):
+                    os.replace(older, f"{self.baseFilename}.{number + 1}")
+            os.replace(self.baseFilename, f"{self.baseFilename}.1")

@@ -1,0 +1,56 @@
+import secrets
+
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.core.management import BaseCommand, CommandError, call_command
+from django.db import connections
+
+from jobs import keys, upkeep
+from jobsite import supervisor
+from tokens import ledger
+
+FIRST_TOKENS = 1000  # what the first admin starts with, so that the curl line works
+
+
+class Command(BaseCommand):
+    """One command for the whole platform on one machine."""
+
+    help = "Start broker, web, workers and Beat, keep them up, end them on Ctrl-C or TERM. Migrates first."
+    requires_migrations_checks = False
+
+    def handle(self, **options):
+        try:
+            supervisor.up(before=self.prepare, announce=self.announce)
+        except supervisor.CannotStart as why:
+            raise CommandError(str(why)) from None
+
+    def prepare(self) -> None:
+        """Bring the database up to date and, the first time, make an admin with a key."""
+        call_command("migrate", verbosity=0, interactive=False)
+        upkeep.install()  # periods follow the settings of this start
+        self.first = None
+        User = get_user_model()
+        if not User.objects.filter(is_superuser=True).exists():
+            password = secrets.token_urlsafe(12)
+            admin = User.objects.create_superuser("admin", password=password)
+            account = ledger.open_account(admin.pk)
+            ledger.grant(account.pk, FIRST_TOKENS, reason="first start")
+            _, key = keys.issue(admin, "first start", "admin")
+            self.first = (password, key)
+        connections.close_all()  # this process only watches from here on
+
+    def announce(self) -> None:
+        url = settings.SITE_URL
+        self.stdout.write(f"Jobsite is up at {url}")
+        self.stdout.write(f"  admin   {url}/admin/\n  docs    {url}/api/docs/\n  logs    {settings.LOG_DIR}")
+        if self.first:
+            password, key = self.first
+            self.stdout.write(
+                f"  user    admin\n  password {password}   (shown this once)\n  key     {key}   (shown this once)"
+            )
+            self.stdout.write(
+                f"""Try it:
+  curl -s {url}/api/jobs/ -H 'Authorization: Bearer {key}' \\
+    -H 'Content-Type: application/json' -d '{{"kind": "RENDER", "params": {{"prompt": "a quiet harbour at dawn"}}}}'"""
+            )
+        self.stdout.flush()

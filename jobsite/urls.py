@@ -1,0 +1,11 @@
+"""Which face answers which address. The API's own addresses are in jobs/api/urls.py."""
+
+from django.contrib import admin
+from django.urls import include, path
+from django.views.generic import RedirectView
+
+urlpatterns = [
+    path("admin/", admin.site.urls),
+    path("", include("jobs.api.urls")),
+    path("", RedirectView.as_view(pattern_name="admin:index")),
+]
