@@ -16,12 +16,16 @@ for _name in list(os.environ):  # a test's outcome must not hang on who runs it
     if _name.startswith(PREFIXES) or _name.removesuffix("_FILE") in NAMES:
         del os.environ[_name]
 os.environ["JOBSITE_HOME"] = tempfile.mkdtemp(prefix="jobsite-test-")
+os.environ["JOBSITE_KINDS"] = "tests.kitchen"  # the kind that misbehaves on demand
 os.environ["ENV_FILE"] = os.devnull  # not the developer's .env
 os.environ["CELERY_BROKER_URL"] = "memory://"  # tests with a real broker start one and say so
 os.environ["DJANGO_SETTINGS_MODULE"] = "jobsite.settings"
 atexit.register(shutil.rmtree, os.environ["JOBSITE_HOME"], ignore_errors=True)
 
+import django  # noqa: E402
 import pytest  # noqa: E402
+
+django.setup()  # the conftests below import models
 from django.test import TransactionTestCase  # noqa: E402
 
 
