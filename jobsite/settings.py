@@ -53,7 +53,7 @@ class Env(environ.Env):
 env = Env()
 _env_file = Path(os.environ.get("ENV_FILE") or BASE_DIR / ".env")
 if _env_file.exists():
-    environ.Env.read_env(_env_file)  # what the environment says already wins
+    Env.read_env(_env_file)  # what the environment says already wins
 
 
 def seconds(name: str, default: float, *, least: float = 0.05) -> float:
@@ -264,23 +264,25 @@ FILE_UPLOAD_TEMP_DIR.mkdir(exist_ok=True)
 
 # --- database ------------------------------------------------------------------------------------------------------
 
-_database = env.db_url("DATABASE_URL", default="sqlite://:memory:")
+_url = env.str("DATABASE_URL", "sqlite://:memory:")
+if _url.partition(":")[0] not in ("sqlite", "postgres", "postgresql"):
+    raise ImproperlyConfigured("DATABASE_URL must be sqlite:///… or postgres://….")
+_database = env.db_url_config(_url)
 if "DATABASE_URL" not in env.ENVIRON:
     _database["NAME"] = HOME / "jobsite.sqlite3"  # not by way of a URL: a folder's name may hold #, ? or %
 DATABASES = {"default": _database}
 _in_web = PROCESS == "web"  # many threads share a pool; workers and Beat keep one connection each
-_engine = _database.get("ENGINE", "")
 _synchronous = env.str("SQLITE_SYNCHRONOUS", "FULL").upper()  # FULL: a paid grant survives power loss
 if _synchronous not in ("NORMAL", "FULL", "EXTRA"):
     raise ImproperlyConfigured("SQLITE_SYNCHRONOUS must be NORMAL, FULL or EXTRA.")
-if _engine.endswith("sqlite3"):
+if _database["ENGINE"].endswith("sqlite3"):
     _database["TEST"] = {"NAME": HOME / "test.sqlite3"}  # a file: threads and worker processes must meet in it
     _database["OPTIONS"] = {
         "transaction_mode": "IMMEDIATE",  # take the write lock at BEGIN: no deadlock on upgrade
         "timeout": 5,  # seconds, SQLite's busy_timeout
         "init_command": f"PRAGMA journal_mode=WAL; PRAGMA recursive_triggers=ON; PRAGMA synchronous={_synchronous};",
     }
-elif _engine.endswith("postgresql"):
+else:
     _database["HOST"] = unquote(_database["HOST"])  # %2Frun%2Fpostgresql: a socket's folder, as libpq spells it
     _database["CONN_MAX_AGE"] = 0 if _in_web else None
     _database["OPTIONS"] = {
@@ -288,8 +290,6 @@ elif _engine.endswith("postgresql"):
         "options": "-c lock_timeout=5s -c statement_timeout=30s -c idle_in_transaction_session_timeout=5s",
         **({"pool": {"min_size": 0, "max_size": 20, "timeout": 5}} if _in_web else {}),
     }
-else:
-    raise ImproperlyConfigured("DATABASE_URL must be sqlite:///… or postgres://….")
 
 # --- storage -------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,91 @@
+import logging
+import multiprocessing
+import sys
+
+import pytest
+
+from jobsite import logs
+
+
+def record(message: str, *arguments, error: bool = False) -> logging.LogRecord:
+    return logging.LogRecord("jobs", logging.INFO, __file__, 1, message, arguments, sys.exc_info() if error else None)
+
+
+def test_a_record_is_one_line_whatever_is_in_it():
+    line = logs.LineFormatter().format(
+        record("prompt %r %s", "a", "x\r\n2026 ERROR forged \x1b[31mred\x07 \u2028 \u202e\x85")
+    )
+    assert line.splitlines() == [line]
+    assert line.isprintable()
+    assert r"x\r\n2026 ERROR forged \x1b[31mred\x07 \u2028 \u202e\x85" in line
+
+
+def test_a_traceback_stays_on_its_line():
+    try:
+        raise ValueError("first\nsecond")
+    except ValueError:
+        line = logs.LineFormatter().format(record("went wrong", error=True))
+    assert line.splitlines() == [line]
+    assert r"ValueError: first\nsecond" in line
+
+
+def test_a_line_starts_with_time_level_and_logger():
+    assert logs.LineFormatter().format(record("hello")).split()[1:] == ["INFO", "jobs", "hello"]
+
+
+@pytest.mark.parametrize(
+    ("text", "canary"),
+    [
+        ("Authorization: Bearer c4n4ry-c4n4ry", "c4n4ry"),
+        ("{'Authorization': 'Basic c4n4rybase64=='}", "c4n4ry"),
+        ("the key js_c4n4ryc4n4ryc4n4ry was refused", "c4n4ry"),
+        ("redis://worker:c4n4ry@broker:6379/0 is away", "c4n4ry"),
+        ("password=c4n4ry user=ann", "c4n4ry"),
+        ('{"api_key": "c4n4ry"}', "c4n4ry"),
+        ("secret: c4n4ry", "c4n4ry"),
+    ],
+)
+def test_secrets_are_taken_out(text, canary):
+    line = logs.LineFormatter().format(record("%s", text))
+    assert canary not in line
+    assert "***" in line
+
+
+def test_the_values_of_secret_settings_are_taken_out(settings):
+    settings.CRON_SECRET = "c4n4ry cron"
+    settings.CELERY_BROKER_URL = "redis://:c4n4ry-broker@h/0"
+    logs._known_secrets.cache_clear()
+    try:
+        text = logs.redact(f"a {settings.SECRET_KEY} b {settings.CRON_SECRET} c c4n4ry-broker d")
+    finally:
+        logs._known_secrets.cache_clear()
+    assert text == "a *** b *** c *** d"
+
+
+def _write(path, name: str) -> None:
+    handler = logs.RotatingHandler(path, limit=2_000, keep=50)
+    for number in range(200):
+        handler.emit(record(f"{name}-{number} {'x' * 30}"))
+    handler.close()
+
+
+def test_several_processes_rotate_one_file_and_lose_no_line(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    writers = [context.Process(target=_write, args=(tmp_path / "worker.log", name)) for name in "abc"]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(60)
+        assert writer.exitcode == 0
+    files = [path for path in tmp_path.glob("worker.log*") if path.suffix != ".lock"]
+    lines = [line.split()[0] for path in files for line in path.read_text().splitlines()]
+    assert len(files) > 5
+    assert sorted(lines) == sorted(f"{name}-{number}" for name in "abc" for number in range(200))
+
+
+def test_old_files_go(tmp_path):
+    handler = logs.RotatingHandler(tmp_path / "web.log", limit=100, keep=2)
+    for number in range(40):
+        handler.emit(record(f"{number} {'x' * 60}"))
+    handler.close()
+    assert {path.name for path in tmp_path.iterdir()} == {"web.log", "web.log.1", "web.log.2", "web.log.lock"}

@@ -1,0 +1,180 @@
+"""The settings as a process meets them, with nothing in its environment but what the test says."""
+
+import os
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+
+ROOT = Path(__file__).parents[2]
+SECRET = "kL3!x9vQ-2mZ7pT0wR5yB8nC1dF4gH6jK_sA+uE=iO~qW^aMzX&V"
+
+
+@pytest.fixture
+def environment(tmp_path):
+    """The environment of a process of its own: exactly this and `variables`."""
+
+    def make(**variables: str) -> dict[str, str]:
+        return {
+            "PATH": os.environ["PATH"],
+            "JOBSITE_HOME": str(tmp_path / "home"),
+            "ENV_FILE": os.devnull,
+            **variables,
+        }
+
+    return make
+
+
+@pytest.fixture
+def read(environment, monkeypatch):
+    """The settings, read anew under the given variables. (Running the file is what importing it does, only faster.)"""
+
+    def values(**variables: str) -> dict:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "environ", environment(**variables))
+            return runpy.run_path(str(ROOT / "jobsite" / "settings.py"))
+
+    return values
+
+
+@pytest.fixture
+def manage(environment):
+    """Runs `manage.py …`."""
+
+    def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess:
+        command = [sys.executable, ROOT / "manage.py", *arguments]
+        return subprocess.run(command, cwd=ROOT, env=environment(**variables), capture_output=True, text=True)
+
+    return run
+
+
+PRODUCTION = {"SITE_URL": "https://jobs.example.com"}
+
+
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [
+        ({"DEBUG": "maybe"}, "DEBUG must be one of"),
+        ({"DEBUG": ""}, "DEBUG is set but empty"),
+        ({"PORT": "eighty"}, "PORT is not a valid int"),
+        ({"PORT": "70000"}, "PORT must be at most 65535"),
+        ({"PORT": "0"}, "PORT must be at least 1"),
+        ({"SECRET_KEY": ""}, "SECRET_KEY is set but empty"),
+        ({"SECRET_KEY": "  "}, "SECRET_KEY is set but empty"),
+        ({"SECRET_KEY_FILE": ""}, "SECRET_KEY_FILE is set but empty"),
+        ({"SECRET_KEY_FILE": "/nowhere/key"}, "SECRET_KEY_FILE cannot be read"),
+        ({"SECRET_KEY_FILE": "/dev/null"}, "SECRET_KEY is set but empty"),
+        ({"SITE_URL": ""}, "SITE_URL is set but empty"),
+        ({"SITE_URL": "jobs.example.com"}, "SITE_URL must look like"),
+        ({"DATABASE_URL": ""}, "DATABASE_URL is set but empty"),
+        ({"DATABASE_URL": "mysql://a:b@c/d"}, "DATABASE_URL must be"),
+        ({"DATABASE_URL": "nonsense"}, "DATABASE_URL must be"),
+        ({"CELERY_BROKER_URL": ""}, "CELERY_BROKER_URL is set but empty"),
+        ({"STORAGE_URL": "s3://bucket"}, "STORAGE_URL must be"),
+        ({"STORAGE_URL": "file://relative/path"}, "STORAGE_URL must be"),
+        ({"JOB_HEARTBEAT_TIMEOUT": "nan"}, "JOB_HEARTBEAT_TIMEOUT"),
+        ({"JOB_HEARTBEAT_TIMEOUT": "-1"}, "JOB_HEARTBEAT_TIMEOUT must be"),
+        ({"JOB_CLEANUP_BATCH": "0"}, "JOB_CLEANUP_BATCH must be at least 1"),
+        ({"RETRY_FACTOR": "0.5"}, "RETRY_FACTOR must be"),
+        ({"MEDIA_WALLS": "off"}, "MEDIA_WALLS must be"),
+        ({"LOG_LEVEL": "loud"}, "LOG_LEVEL must be"),
+        ({"SQLITE_SYNCHRONOUS": "OFF"}, "SQLITE_SYNCHRONOUS must be"),
+        ({"JOBSITE_PROCESS": "../x"}, "JOBSITE_PROCESS must be"),
+        # production
+        ({**PRODUCTION, "DEBUG": "1"}, "DEBUG must not be set in production"),
+        ({**PRODUCTION, "SIMULATED_GPU": "1"}, "SIMULATED_GPU must not be set in production"),
+        ({**PRODUCTION, "JOBSITE_FAULT": "settle.before:kill"}, "JOBSITE_FAULT must not be set in production"),
+        ({**PRODUCTION, "SECRET_KEY": "short"}, "SECRET_KEY is too weak"),
+        ({**PRODUCTION, "SECRET_KEY": "a" * 60}, "SECRET_KEY is too weak"),
+        ({**PRODUCTION, "SECRET_KEY": "django-insecure-" + SECRET}, "SECRET_KEY is too weak"),
+    ],
+    ids=lambda value: " ".join(f"{k}={v[:24]}" for k, v in value.items()) if isinstance(value, dict) else "",
+)
+def test_a_wrong_value_refuses_to_start_and_is_named(read, variables, named):
+    with pytest.raises(ImproperlyConfigured, match=f"^{named}"):
+        read(**variables)
+
+
+def test_the_command_line_answers_a_wrong_value_with_one_sentence(manage):
+    refused = manage("up", SITE_URL="")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr == "SITE_URL is set but empty; give it a value or unset it.\n"
+
+
+def test_a_value_may_come_from_a_file_which_wins(read, tmp_path):
+    (tmp_path / "key").write_text(SECRET + "\n")
+    assert read(SECRET_KEY="other", SECRET_KEY_FILE=str(tmp_path / "key"))["SECRET_KEY"] == SECRET
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "look", "expected"),
+    [
+        ("DATABASE_URL", "postgres://u:p@db:5433/x", lambda s: s["DATABASES"]["default"]["HOST"], "db"),
+        ("DATABASE_URL", "postgres://u@%2Frun%2Fpg/x", lambda s: s["DATABASES"]["default"]["HOST"], "/run/pg"),
+        ("CELERY_BROKER_URL", "redis://elsewhere:1/0", lambda s: s["EMBEDDED_BROKER"], False),
+        ("STORAGE_URL", "file:///srv/a%20b", lambda s: str(s["STORAGE_ROOT"]), "/srv/a b"),
+        ("SITE_URL", "https://jobs.example.com", lambda s: s["ALLOWED_HOSTS"], ["jobs.example.com"]),
+    ],
+)
+def test_urls_also_come_from_files(read, tmp_path, name, value, look, expected):
+    (tmp_path / "value").write_text(value + "\n")
+    assert look(read(**{name: value})) == expected
+    assert look(read(**{f"{name}_FILE": str(tmp_path / "value")})) == expected
+
+
+def test_the_dotenv_file_is_read_and_the_environment_wins(read, tmp_path):
+    (tmp_path / "env").write_text("PORT=8111\nWORKER_SLOTS=7\n")
+    values = read(ENV_FILE=str(tmp_path / "env"), PORT="8222")
+    assert (values["PORT"], values["WORKER_SLOTS"]) == (8222, 7)
+
+
+def test_nothing_set_runs_safely_on_loopback(read, tmp_path):
+    values = read()
+    assert (values["DEBUG"], values["HOST"], values["PRODUCTION"]) == (False, "127.0.0.1", False)
+    assert values["DATABASES"]["default"]["NAME"] == tmp_path / "home" / "jobsite.sqlite3"
+    key = tmp_path / "home" / "secret_key"
+    assert key.stat().st_mode & 0o777 == 0o600
+    assert read()["SECRET_KEY"] == values["SECRET_KEY"] == key.read_text()  # a second start reads what the first made
+
+
+def test_the_socket_stays_short_for_a_home_of_150_bytes(read, tmp_path):
+    deep = tmp_path / ("h" * (150 - len(str(tmp_path)) - 1))
+    assert len(str(deep)) == 150
+    assert len(str(read(JOBSITE_HOME=str(deep))["BROKER_SOCKET"])) < 100
+
+
+def test_a_home_with_signs_of_urls_in_its_name(read, tmp_path):
+    odd = tmp_path / "a b#c?d%41"
+    values = read(JOBSITE_HOME=str(odd))
+    assert values["DATABASES"]["default"]["NAME"] == odd / "jobsite.sqlite3"
+    assert values["STORAGE_ROOT"] == odd / "storage"
+
+
+def test_deployment_check_has_no_warnings_with_https(manage):
+    checked = manage("check", "--deploy", "--fail-level", "WARNING", **PRODUCTION)
+    assert checked.returncode == 0, checked.stderr
+
+
+def test_https_makes_cookies_secure_and_hsts_long(read):
+    values = read(**PRODUCTION)
+    names = ["SESSION_COOKIE_SECURE", "CSRF_COOKIE_SECURE", "SESSION_COOKIE_HTTPONLY", "SECURE_HSTS_SECONDS"]
+    assert [values[name] for name in names] == [True, True, True, 31_536_000]
+
+
+SOURCE = (ROOT / "jobsite" / "settings.py").read_text()
+NAMES = set(re.findall(r"\b(?:env\.\w+|seconds|whole)\(\s*[\"']([A-Z_]+)[\"']", SOURCE))
+
+
+def test_every_setting_is_documented_and_nothing_else_is():
+    documented = set(re.findall(r"^\| `([A-Z_]+)` \|", (ROOT / "docs" / "settings.md").read_text(), re.MULTILINE))
+    assert documented == NAMES
+
+
+def test_the_example_names_only_real_settings():
+    named = re.findall(r"^# ([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE)
+    assert {name.removesuffix("_FILE") for name in named} <= NAMES
+    assert len(named) > 10
