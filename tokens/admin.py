@@ -6,7 +6,7 @@ from django import forms
 from django.contrib import admin, messages
 from django.contrib.auth import get_user_model
 from django.db import transaction
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.html import format_html
 from unfold.admin import ModelAdmin
@@ -18,7 +18,6 @@ from . import ledger
 from .models import MOST, Account, Transaction
 
 User = get_user_model()
-MAY_GRANT = "tokens.grant_tokens"
 
 
 class GrantForm(BaseDialogForm):
@@ -27,9 +26,6 @@ class GrantForm(BaseDialogForm):
     amount = forms.IntegerField(min_value=1, max_value=MOST, widget=UnfoldAdminBigIntegerFieldWidget)
     reason = forms.CharField(max_length=500, widget=UnfoldAdminTextInputWidget)
     key = forms.CharField(max_length=50, initial=lambda: f"admin:{uuid4()}", widget=forms.HiddenInput)
-
-    def account(self) -> Account:
-        return Account.objects.get(pk=self.object_id)
 
 
 class GrantToUserForm(GrantForm):
@@ -43,9 +39,6 @@ class GrantToUserForm(GrantForm):
         if not User.objects.filter(**{User.USERNAME_FIELD: name}).exists():
             raise forms.ValidationError("There is no such user.")
         return name
-
-    def account(self) -> Account:
-        return ledger.open_account(User.objects.get_by_natural_key(self.cleaned_data["username"]).pk)
 
 
 class ReadOnly(ModelAdmin):
@@ -67,6 +60,9 @@ class AccountAdmin(ReadOnly):
     actions_list = ["grant_to_user"]
     actions_row = actions_detail = ["grant"]
 
+    def has_grant_permission(self, request: HttpRequest, object_id: str | None = None) -> bool:
+        return request.user.has_perm("tokens.grant_tokens")
+
     @admin.display(description="Ledger")
     def history(self, account: Account) -> str:
         ledger_page = reverse("admin:tokens_transaction_changelist")
@@ -75,26 +71,29 @@ class AccountAdmin(ReadOnly):
     @action(
         description="Grant tokens",
         icon="toll",
-        permissions=[MAY_GRANT],
+        permissions=["grant"],
         dialog={"title": "Grant tokens", "form_class": GrantForm, "form_submit_text": "Grant"},
     )
     def grant(self, request: HttpRequest, form: GrantForm, object_id: str) -> HttpResponse:
-        return self._grant(request, form)
+        account = self.get_object(request, object_id)
+        if account is None:
+            raise Http404
+        return self._grant(request, form, account)
 
     @action(
         description="Grant tokens to a user",
         icon="toll",
-        permissions=[MAY_GRANT],
+        permissions=["grant"],
         dialog={"title": "Grant tokens to a user", "form_class": GrantToUserForm, "form_submit_text": "Grant"},
     )
     def grant_to_user(self, request: HttpRequest, form: GrantToUserForm) -> HttpResponse:
-        return self._grant(request, form)
+        user = User.objects.get_by_natural_key(form.cleaned_data["username"])
+        return self._grant(request, form, ledger.open_account(user.pk))
 
-    def _grant(self, request: HttpRequest, form: GrantForm) -> HttpResponse:
+    def _grant(self, request: HttpRequest, form: GrantForm, account: Account) -> HttpResponse:
         wanted = form.cleaned_data
         try:
             with transaction.atomic():
-                account = form.account()
                 booked = ledger.grant(account.pk, wanted["amount"], reason=wanted["reason"], key=wanted["key"])
                 said = f"Granted {booked.amount} tokens (booking {booked.pk}): {booked.reason}"
                 self.log_change(request, account, said)
