@@ -20,6 +20,7 @@ from .models import CleanupRun, Job, Slot, Status
 log = logging.getLogger(__name__)
 
 PAUSE = 0.002  # seconds between two write transactions of a loop: SQLite's lock is unfair
+SILENT, OVERRUN = JobError(ErrorCode.worker_timeout), JobError(ErrorCode.timeout)  # one each: settle groups by them
 JUMP = 30.0  # seconds that wall and monotonic clock may part between two sweeps
 
 
@@ -76,7 +77,6 @@ def cleanup_stuck_jobs(
     timeout, batch_size = _checked(timeout, batch_size)
     run = CleanupRun(by=by, timeout=timeout, batch_size=batch_size, dry_run=dry_run, started_at=timezone.now())
     log.info("Starting stuck jobs cleanup")
-    silent, overrun = JobError(ErrorCode.worker_timeout), JobError(ErrorCode.timeout)
     stuck = find_stuck(timeout)
     report = Sweep()
     if dry_run:
@@ -87,7 +87,7 @@ def cleanup_stuck_jobs(
         _settle_all(
             report,
             stuck,
-            lambda job: silent if _is_silent(job, timeout) else overrun,
+            lambda job: verdict(job, timeout),
             by=f"cleanup ({by})",
             batch_size=batch_size,
             most=most,
@@ -131,9 +131,10 @@ def _checked(timeout: float | None, batch_size: int | None) -> tuple[float, int]
     return timeout, batch_size
 
 
-def _is_silent(job: Job, timeout: float) -> bool:
-    """Whether the row that was locked is stuck for want of a beat, rather than for running too long."""
-    return job.heartbeat_at is None or timezone.now() - job.heartbeat_at > timedelta(seconds=timeout)
+def verdict(job: Job, timeout: float) -> JobError:
+    """What a stuck job is ended with: for want of a beat, or for running too long."""
+    silent = job.heartbeat_at is None or timezone.now() - job.heartbeat_at > timedelta(seconds=timeout)
+    return SILENT if silent else OVERRUN
 
 
 def _line(job: Job, *, tokens: int, outcome: str) -> dict:

@@ -36,3 +36,8 @@ def find(secret: str) -> ApiKey | None:
         Q(last_used_at=None) | Q(last_used_at__lt=Now() - timedelta(minutes=1))
     ).update(last_used_at=Now())
     return key
+
+
+def revoke(key: ApiKey) -> bool:
+    """End a key for good. False if it was revoked before; the first time stays."""
+    return bool(ApiKey.objects.filter(pk=key.pk, revoked_at=None).update(revoked_at=Now()))

@@ -1,0 +1,119 @@
+"""What an operator may do to jobs, one or many: each through lifecycle, with its line in the admin's log."""
+
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from django.contrib import messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.template.response import TemplateResponse
+
+from jobs import lifecycle
+from jobs.errors import ErrorCode, Refused
+from jobs.models import LIVE, Job, JobEvent, Status
+from jobs.transactions import write
+
+from .base import ReadOnly, ReasonForm, status_label, who
+
+MOST = 100  # jobs in one action: each is a transaction of its own
+
+
+@dataclass(frozen=True)
+class Verb:
+    """One thing to do to a job: in which states, by which transition, and how it is told."""
+
+    name: str
+    title: str
+    done: str
+    applies_to: list[Status]
+    run: Callable[[uuid.UUID, str, str], Job]  # (job id, by, reason)
+    tokens: str  # what it does to the owner's balance
+    needs_reason: bool = False
+
+
+CANCEL = Verb(
+    "cancel", "Cancel", "Cancelled", LIVE, lambda pk, by, reason: lifecycle.cancel(pk, by=by), "tokens refunded"
+)
+RETRY = Verb(
+    "retry", "Retry", "Retried", [Status.FAILED], lambda pk, by, reason: lifecycle.retry(pk, by=by), "tokens charged"
+)
+FAIL = Verb(
+    "fail_by_hand",
+    "Fail by hand",
+    "Failed by hand",
+    LIVE,
+    lambda pk, by, reason: lifecycle.fail_by_hand(pk, reason=reason, by=by),
+    "tokens refunded",
+    needs_reason=True,
+)
+
+
+@write
+def act(page: ReadOnly, request: HttpRequest, verb: Verb, job_id: uuid.UUID, reason: str = "") -> int:
+    """Do one thing to one job and log who did it, in one transaction. Returns the tokens refunded or charged.
+
+    Refused, with nothing written, if the job is gone or in another state (also where lifecycle would answer a
+    repetition kindly: what was not done must not be reported as done).
+    """
+    job = Job.objects.select_for_update().filter(pk=job_id).first()
+    if job is None:
+        raise Refused(ErrorCode.not_found)
+    if job.status not in verb.applies_to:
+        code = ErrorCode.job_not_failed if verb is RETRY else ErrorCode.job_is_final
+        raise Refused(code, f"The job is {job.status}.")
+    verb.run(job_id, who(request), reason)
+    tokens = abs(JobEvent.objects.filter(job_id=job_id).values_list("tokens", flat=True).latest("id"))
+    page.log_change(request, job, f"{verb.done}: {tokens} {verb.tokens}. {reason}".strip())
+    return tokens
+
+
+def act_and_tell(page: ReadOnly, request: HttpRequest, verb: Verb, ids: list[uuid.UUID], reason: str = "") -> None:
+    """Do it to each job, then tell what was done, what was skipped and why, and the tokens that moved."""
+    done, tokens, skipped = 0, 0, []
+    for job_id in ids:
+        try:
+            tokens += act(page, request, verb, job_id, reason)
+            done += 1
+        except Refused as refused:
+            skipped.append(f"{job_id} ({refused.detail})")
+    if done:
+        page.message_user(request, f"{verb.done} {_jobs(done)}; {tokens} {verb.tokens}.", messages.SUCCESS)
+    if skipped:
+        page.message_user(request, f"Skipped {_jobs(len(skipped))}: {', '.join(skipped)}", messages.WARNING)
+
+
+def ask_then_act(page: ReadOnly, request: HttpRequest, verb: Verb, chosen: QuerySet[Job]) -> TemplateResponse | None:
+    """A list action in two steps: first a page that shows what would be done, then, when that was confirmed, it is."""
+    jobs = list(chosen.select_related("owner").order_by("id")[: MOST + 1])
+    if len(jobs) > MOST:
+        page.message_user(request, f"Nothing was done: choose at most {MOST} jobs.", messages.ERROR)
+        return None
+    confirmed = "confirmed" in request.POST
+    form = ReasonForm(request, data=request.POST if confirmed else None) if verb.needs_reason else None
+    if confirmed and (form is None or form.is_valid()):
+        act_and_tell(page, request, verb, [job.pk for job in jobs], form.cleaned_data["reason"] if form else "")
+        return None
+    for job in jobs:
+        job.applies = job.status in verb.applies_to
+        job.label = status_label(job)
+    return TemplateResponse(
+        request,
+        "admin/jobs/confirm.html",
+        {
+            **page.admin_site.each_context(request),
+            "opts": page.opts,
+            "title": f"{verb.title}: are you sure?",
+            "verb": verb,
+            "jobs": jobs,
+            "count": sum(job.applies for job in jobs),
+            "tokens": sum(job.price for job in jobs if job.applies),
+            "form": form,
+            "checkbox": ACTION_CHECKBOX_NAME,
+        },
+    )
+
+
+def _jobs(count: int) -> str:
+    return "1 job" if count == 1 else f"{count} jobs"

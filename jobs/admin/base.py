@@ -1,0 +1,156 @@
+"""What the operator's pages share: rows that are only read, and how times, shares and tables are shown."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+from django import forms
+from django.http import HttpRequest, HttpResponse
+from django.template.loader import render_to_string
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from unfold.admin import ModelAdmin, TabularInline
+from unfold.contrib.filters.admin import DropdownFilter
+from unfold.forms import BaseDialogForm
+from unfold.paginator import InfinitePaginator
+from unfold.widgets import UnfoldAdminTextInputWidget
+
+from jobs.models import Job, Status
+
+STATUS_LABELS = {
+    Status.QUEUED: "info",
+    Status.RUNNING: "primary",
+    Status.RETRY: "warning",
+    Status.SUCCEEDED: "success",
+    Status.FAILED: "danger",
+    Status.CANCELED: "default",
+}
+
+
+class ReadOnly(ModelAdmin):
+    """Rows are only read. Who has the model's change permission may run the page's actions ("operate").
+
+    Lists page without counting (tables grow to millions of rows) and sort by their key alone: that is an index.
+    """
+
+    has_add_permission = has_change_permission = has_delete_permission = lambda self, request, obj=None: False
+    paginator = InfinitePaginator
+    show_full_result_count = False
+    list_per_page = 25
+    list_disable_select_all = True
+    list_filter_submit = True
+    sortable_by = ()
+
+    def has_operate_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return request.user.has_perm(f"{self.opts.app_label}.change_{self.opts.model_name}")
+
+
+class ReadOnlyInline(TabularInline):
+    """Related rows, to read."""
+
+    has_add_permission = has_change_permission = has_delete_permission = lambda self, request, obj=None: False
+    extra = 0
+    hide_title = True
+    per_page = 50
+
+
+class FieldFilter(DropdownFilter):
+    """Rows whose `parameter_name` has one of `options()`'s values; the address carries the field's plain name."""
+
+    def options(self) -> Iterable[str]:
+        raise NotImplementedError
+
+    def lookups(self, request, model_admin):
+        return [(value, value) for value in self.options()]
+
+    def queryset(self, request, queryset):
+        return queryset.filter(**{self.parameter_name: self.value()}) if self.value() else queryset
+
+
+class SureForm(BaseDialogForm):
+    """A question before an action; submitting it is the answer."""
+
+
+class ReasonForm(BaseDialogForm):
+    """The same, for an action that needs a reason. The owner reads it."""
+
+    reason = forms.CharField(
+        max_length=1000, widget=UnfoldAdminTextInputWidget, help_text="The job's owner will read this."
+    )
+
+
+def question(title: str, text: str, *, yes: str, form: type[BaseDialogForm] = SureForm) -> dict:
+    """A dialog for an action: it is shown on GET, and only its POST (with CSRF token) acts."""
+    return {"title": title, "description": text, "form_class": form, "form_submit_text": yes}
+
+
+def leave_dialog(url_name: str, *args: Any) -> HttpResponse:
+    """The answer to a dialog's POST: the browser goes on to another page of the admin."""
+    return HttpResponse(headers={"HX-Redirect": reverse(f"admin:{url_name}", args=args)})
+
+
+def who(request: HttpRequest) -> str:
+    """How events and reports name the person behind a request."""
+    return f"user:{request.user.pk}"
+
+
+def when(moment: datetime | None) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S}" if moment else "–"
+
+
+def span(seconds: float) -> str:
+    """A duration for people: `1.5 s`, `42 s`, `7 min`, `3 h`, `12 d`."""
+    if seconds < 10:
+        return f"{max(0.0, seconds):.1f} s"
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def ago(moment: datetime | None) -> str:
+    return f"{span((timezone.now() - moment).total_seconds())} ago" if moment else "–"
+
+
+def size(count: int) -> str:
+    """Bytes for people, in powers of 1024."""
+    value, units = float(count), ["bytes", "KiB", "MiB", "GiB"]
+    while value >= 1024 and len(units) > 1:
+        value, units = value / 1024, units[1:]
+    return f"{value:.0f} {units[0]}" if units[0] == "bytes" else f"{value:.1f} {units[0]}"
+
+
+def bar(share: float) -> SafeString:
+    """A progress bar of 0.0 to 1.0 with its percentage."""
+    percent = round(100 * share)
+    drawn = render_to_string("unfold/components/progress.html", {"items": [{"value": percent}]})
+    return format_html('<div style="min-width: 5rem">{}<small>{} %</small></div>', drawn, percent)
+
+
+def label(text: str, kind: str = "default") -> SafeString:
+    return render_to_string("unfold/helpers/label.html", {"text": text, "type": kind})
+
+
+def table(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> SafeString:
+    """A table whose cells are escaped unless they are safe already."""
+    return render_to_string("unfold/components/table.html", {"table": {"headers": headers, "rows": list(rows)}})
+
+
+def short(pk: Any) -> str:
+    """An id that fits a column: its beginning is its time, its end is random, so both are kept."""
+    return f"{str(pk)[:8]}…{str(pk)[-4:]}"
+
+
+def job_link(job_id: Any) -> SafeString:
+    return format_html(
+        '<a href="{}" class="text-link" title="{}">{}</a>',
+        reverse("admin:jobs_job_change", args=[job_id]),
+        job_id,
+        short(job_id),
+    )
+
+
+def status_label(job: Job) -> SafeString:
+    return label(job.status, STATUS_LABELS[job.status])
