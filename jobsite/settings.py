@@ -184,6 +184,7 @@ JOBSITE = {
     "PRICE_RENDER_SECOND": whole("PRICE_RENDER_SECOND", 1),
     "PRICE_STITCH_BASE": whole("PRICE_STITCH_BASE", 1),
     # media
+    "RENDER_ENGINE": env.str("RENDER_ENGINE", "preview"),  # who draws a RENDER
     "FFMPEG": env.str("FFMPEG", "bundled"),  # a path, or the one that comes with imageio-ffmpeg
     "MEDIA_WALLS": env.str("MEDIA_WALLS", "required"),  # or best_effort
     "KINDS": [module for module in env.list("JOBSITE_KINDS", default=[]) if module],
@@ -219,7 +220,7 @@ INSTALLED_APPS = [
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
-    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "jobsite.static.StaticFilesMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -255,8 +256,10 @@ USE_TZ = True
 LOGIN_URL = "/admin/login/"
 STATIC_URL = "/static/"
 STATIC_ROOT = HOME / "static"
+STATIC_ROOT.mkdir(exist_ok=True)
 WHITENOISE_USE_FINDERS = True  # no collectstatic step on one box
 WHITENOISE_AUTOREFRESH = DEBUG
+WHITENOISE_ALLOW_ALL_ORIGINS = False
 DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024  # bytes of a JSON body; uploads are streamed to disk
 FILE_UPLOAD_HANDLERS = ["django.core.files.uploadhandler.TemporaryFileUploadHandler"]
 FILE_UPLOAD_TEMP_DIR = HOME / "tmp"
@@ -276,7 +279,6 @@ _synchronous = env.str("SQLITE_SYNCHRONOUS", "FULL").upper()  # FULL: a paid gra
 if _synchronous not in ("NORMAL", "FULL", "EXTRA"):
     raise ImproperlyConfigured("SQLITE_SYNCHRONOUS must be NORMAL, FULL or EXTRA.")
 if _database["ENGINE"].endswith("sqlite3"):
-    _database["TEST"] = {"NAME": HOME / "test.sqlite3"}  # a file: threads and worker processes must meet in it
     _database["OPTIONS"] = {
         "transaction_mode": "IMMEDIATE",  # take the write lock at BEGIN: no deadlock on upgrade
         "timeout": 5,  # seconds, SQLite's busy_timeout
@@ -395,6 +397,7 @@ LOGGING = {
         "django.server": {"level": "WARNING"},
         "celery.worker.strategy": {"level": "WARNING"},  # one line a nudge is noise; transitions are logged by jobs
         "celery.app.trace": {"level": "WARNING"},
+        "celery.beat": {"level": "WARNING"},
         "uvicorn": {"handlers": [], "propagate": True},  # its own handlers would print every line a second time
         "uvicorn.access": {"handlers": [], "propagate": True, "level": "WARNING"},
         "httpx": {"level": "WARNING"},

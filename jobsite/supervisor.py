@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0  # seconds before a process that ended is started again
 LIVED = 30.0  # seconds after which a process counts as having worked: its next wait is the first one again
 ENDS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+QUIET = "ignore:You're running the worker"  # Celery says it five lines long for each worker; we say it once
 GRACE_ADDED = 3.0  # seconds that the processes get beyond the workers' own JOB_SHUTDOWN_GRACE
 
 
@@ -50,7 +51,7 @@ class Process:
         self.running = subprocess.Popen(
             [*tether(), *self.command],
             cwd=settings.BASE_DIR,
-            env={**os.environ, "JOBSITE_PROCESS": self.name, "PYTHONUNBUFFERED": "1"},
+            env={**os.environ, "JOBSITE_PROCESS": self.name, "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": QUIET},
             stdin=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C in the terminal reaches the supervisor alone, which then ends the others
         )
@@ -150,6 +151,8 @@ def up(*, before: Callable[[], None], announce: Callable[[], None]) -> None:
     Calls `before` once the home is ours, and `announce` once the platform is healthy. Runs in the main thread.
     CannotStart if the home or the port is taken.
     """
+    if os.geteuid() == 0:
+        logger.warning("Running as root: media of strangers is decoded here; give Jobsite a user of its own")
     held = lock(settings.HOME)
     check_port(settings.HOST, settings.PORT)
     ending: list[int] = []
