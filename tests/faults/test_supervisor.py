@@ -1,0 +1,177 @@
+"""`manage.py up` for real: every process killed in turn, the supervisor killed, the platform ended."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+from django.db import connection
+
+from jobsite.settings import runtime_folder
+from tests.faults.rig import database_url
+from tests.waiting import until
+
+NAMES = ["broker", "web", "worker", "upkeep", "beat"]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Up:
+    """A platform under its supervisor, in a home of its own. On PostgreSQL it may share the test's database."""
+
+    def __init__(self, home: Path, *, shares_database: bool = False):
+        self.home, self.port = home, free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.tag = runtime_folder(home).name
+        self.log = home.parent / f"{self.tag}.log"
+        kept = {name: value for name, value in os.environ.items() if name not in ("CELERY_BROKER_URL", "DATABASE_URL")}
+        self.env = {**kept, "JOBSITE_HOME": str(home), "PORT": str(self.port), "WORKER_SLOTS": "1"}
+        if shares_database and connection.vendor == "postgresql":
+            self.env["DATABASE_URL"] = database_url()
+        self.supervisor: subprocess.Popen | None = None
+
+    def start(self) -> "Up":
+        with open(self.log, "wb") as log:
+            command = [sys.executable, "manage.py", "up"]
+            self.supervisor = subprocess.Popen(command, cwd=settings.BASE_DIR, env=self.env, stdout=log, stderr=log)
+        return self
+
+    def said(self) -> str:
+        return self.log.read_text()
+
+    def health(self) -> int:
+        """The status of /health; 0 if nobody answers."""
+        try:
+            with urllib.request.urlopen(f"{self.url}/health", timeout=5) as answer:
+                return answer.status
+        except urllib.error.HTTPError as refused:
+            with refused:
+                return refused.code
+        except OSError:
+            return 0
+
+    def healthy(self, seconds: float = 30) -> None:
+        try:
+            until(lambda: self.health() == 200, seconds=seconds, every=0.2)
+        except AssertionError:
+            raise AssertionError(f"/health is {self.health()} after {seconds} s:\n{self.said()[-3000:]}") from None
+
+    def pids(self) -> dict[str, set[int]]:
+        """All live processes of this platform, by name; a worker's pool children count under its name."""
+        found: dict[str, set[int]] = {}
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                words = (folder / "cmdline").read_text()
+                environment = (folder / "environ").read_text(errors="replace").split("\0")
+            except OSError:
+                continue  # it ended meanwhile
+            if words and (f"JOBSITE_HOME={self.home}" in environment or self.tag in words):
+                name = next((line[16:] for line in environment if line.startswith("JOBSITE_PROCESS=")), "")
+                name = "broker" if "valkey" in words else name or "supervisor"
+                found.setdefault(name, set()).add(int(folder.name))
+        return found
+
+    def main_pid(self, name: str) -> int | None:
+        """The process of that name that the supervisor started."""
+        children = Path(f"/proc/{self.supervisor.pid}/task/{self.supervisor.pid}/children").read_text().split()
+        return next(iter(self.pids().get(name, set()) & set(map(int, children))), None)
+
+    def close(self) -> None:
+        if self.supervisor:
+            self.supervisor.kill()
+            self.supervisor.wait()
+        until(lambda: not self.pids(), seconds=20)
+
+
+@pytest.fixture
+def up(tmp_path):
+    """Makes platforms; none is left at the end."""
+    made = []
+
+    def make(home: str = "home", **options) -> Up:
+        made.append(Up(tmp_path / home, **options))
+        return made[-1]
+
+    yield make
+    for platform in made:
+        platform.close()
+
+
+@pytest.mark.timeout(300)
+def test_each_process_comes_back_and_term_ends_all(up):
+    platform = up(shares_database=True).start()
+    platform.healthy(60)
+    until(lambda: "Jobsite is up at" in platform.said())
+
+    second = subprocess.run(
+        [sys.executable, "manage.py", "up"], cwd=settings.BASE_DIR, env=platform.env, capture_output=True, text=True
+    )
+    assert second.returncode == 1
+    assert re.fullmatch(r"[^\n]*already runs on [^\n]*\n", second.stderr)
+
+    for name in NAMES:
+        before = until(lambda name=name: platform.main_pid(name), seconds=20)
+        os.kill(before, signal.SIGKILL)
+        until(lambda name=name, before=before: platform.main_pid(name) not in (None, before), seconds=30)
+        platform.healthy(30)
+
+    platform.supervisor.terminate()
+    assert platform.supervisor.wait(20) == 0
+    until(lambda: not platform.pids(), seconds=5)
+
+
+def test_the_first_start_tells_a_password_and_a_curl_line_that_works(up):
+    platform = up(shares_database=True).start()
+    platform.healthy(60)
+    said = until(lambda: "}}'" in platform.said() and platform.said())
+    assert re.search(r"password \S{12,}", said)
+    words = shlex.split(said[said.index("curl") : said.index("}}'") + 3])
+    headers = dict(word.split(": ") for option, word in pairwise(words) if option == "-H")
+    body = words[words.index("-d") + 1].encode()
+    with urllib.request.urlopen(urllib.request.Request(words[2], body, headers), timeout=10) as response:
+        answer = json.load(response)
+    assert (response.status, answer["kind"]) == (202, "RENDER")
+
+    platform.supervisor.send_signal(signal.SIGINT)
+    assert platform.supervisor.wait(20) == 0
+    platform.start().healthy(60)
+    until(lambda: "Jobsite is up at" in platform.said())
+    assert "password" not in platform.said()
+
+
+def test_two_side_by_side_and_kill_minus_9_of_one_supervisor_leaves_nothing_of_it(up, tmp_path):
+    deep = up("h" * (150 - len(str(tmp_path)) - 1)).start()
+    other = up("other").start()
+    assert len(str(deep.home)) == 150
+    deep.healthy(60)
+    other.healthy(60)
+    until(lambda: len(deep.pids().get("worker", ())) == 2, seconds=20)  # its pool child too
+
+    deep.supervisor.kill()
+    deep.supervisor.wait()
+    until(lambda: not deep.pids(), seconds=5)
+    assert other.health() == 200
+    deep.start().healthy(60)
+
+
+def test_a_port_that_is_taken_is_one_sentence(up):
+    platform = up()
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", platform.port))
+        other.listen()
+        assert platform.start().supervisor.wait(60) == 1
+    assert platform.said().splitlines()[-1].endswith("set HOST or PORT.")
