@@ -96,6 +96,12 @@ def send(queue: str) -> None:
         raise
 
 
+def forget_connections() -> None:
+    """Drop the kept connection: the next nudge opens one to the broker that is configured then."""
+    while _connections:
+        _connections.popitem()[1].release()
+
+
 def nudge(queue: str) -> None:
     """Say after the commit that `queue` has work; outside a transaction, now. Never raises, never waits."""
     transaction.on_commit(lambda: _sender.want(queue), robust=True)

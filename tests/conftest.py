@@ -26,6 +26,11 @@ import django  # noqa: E402
 import pytest  # noqa: E402
 
 django.setup()  # the conftests below import models
+
+from django.db import connection as _connection  # noqa: E402
+
+if _connection.vendor == "sqlite":  # a file: other processes open it too
+    _connection.settings_dict["TEST"]["NAME"] = os.path.join(os.environ["JOBSITE_HOME"], "test.sqlite3")
 from django.test import TransactionTestCase  # noqa: E402
 
 

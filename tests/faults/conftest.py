@@ -1,0 +1,23 @@
+"""The platform of real processes, and its invariants after each test."""
+
+import pytest
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if "/faults/" in str(item.path):
+            item.add_marker(pytest.mark.faults)
+            item.add_marker(pytest.mark.django_db(transaction=True))
+
+
+@pytest.fixture
+def platform(transactional_db):
+    """Nothing runs yet: start what the test needs (`platform.up()` for all of it). Invariants are checked at its end."""
+    from tests.faults import rig
+
+    made = rig.Platform()
+    try:
+        yield made
+        rig.at_rest()
+    finally:
+        made.close()

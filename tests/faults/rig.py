@@ -1,0 +1,276 @@
+"""Real processes for a test: a broker, workers, Beat, web, on the test's own database and home."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+from pathlib import Path
+from urllib.parse import quote
+
+from django.conf import settings
+from django.db import connection
+
+from jobs import dispatch, lifecycle, slots
+from jobs.models import FINAL, Job, Slot
+from jobsite import broker
+from jobsite.celery import app
+from tests import invariants
+from tests.jobs.conftest import PARAMS
+from tests.waiting import until
+
+T, M = 2.0, 1.0  # seconds: the tests' heartbeat timeout and monitor period
+CLOCKS = {
+    "JOB_HEARTBEAT_SECONDS": "0.25",
+    "JOB_WATCH_SECONDS": "0.1",
+    "JOB_HEARTBEAT_TIMEOUT": str(T),
+    "JOB_MONITOR_SECONDS": str(M),
+    "JOB_CLEANUP_SECONDS": "2",
+    "JOB_DISPATCH_SECONDS": "0.5",
+    "JOB_ABORT_GRACE": "1.5",
+    "JOB_SHUTDOWN_GRACE": "5",
+    "RETRY_INITIAL_DELAY": "0.2",
+    "RETRY_MAX_DELAY": "0.5",
+}
+
+
+def database_url(name: str | None = None, **where) -> str:
+    """The test database as DATABASE_URL says it to a child process."""
+    known = connection.settings_dict
+    name = name or str(known["NAME"])
+    if connection.vendor == "sqlite":
+        return f"sqlite:///{name}"
+    place = where or {"host": known["HOST"], "port": known["PORT"]}
+    user = known["USER"] + (f":{quote(known['PASSWORD'])}" if known["PASSWORD"] else "")
+    port = f":{place['port']}" if place.get("port") else ""
+    return f"postgres://{user}@{quote(str(place['host']), safe='')}{port}/{name}"
+
+
+class Platform:
+    """Start what a test needs, hurt it, and `close` it; all children end with the test."""
+
+    def __init__(self, **env: str):
+        self.folder = Path(tempfile.mkdtemp(prefix="jb-"))  # short: it holds the broker's socket
+        self.socket = self.folder / "b"
+        self.env = {
+            **os.environ,
+            **CLOCKS,
+            "JOBSITE_HOME": str(settings.HOME),
+            "DATABASE_URL": database_url(),
+            "CELERY_BROKER_URL": f"redis+socket://{self.socket}",
+            "JOBSITE_KINDS": "tests.kitchen",
+            **env,
+        }
+        self.children: dict[str, subprocess.Popen] = {}
+        self.logs: dict[str, Path] = {}
+        self._broker_before = app.conf.broker_url
+        app.conf.broker_url = self.env["CELERY_BROKER_URL"]
+        dispatch.forget_connections()
+
+    # --- processes --------------------------------------------------------------------------------------------------
+
+    def start(self, name: str, command: list[str], **env: str) -> subprocess.Popen:
+        self.logs[name] = self.folder / f"{name}.log"
+        with open(self.logs[name], "ab") as log:
+            child = subprocess.Popen(
+                ["setpriv", "--pdeathsig", "KILL", "--", *command],
+                cwd=settings.BASE_DIR,
+                env=self.env | env,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self.children[name] = child
+        return child
+
+    def broker(self) -> subprocess.Popen:
+        args = ["--port", "0", "--unixsocket", str(self.socket), "--dir", str(self.folder), "--appendonly", "yes"]
+        child = self.start("broker", [broker.binary(), *args, "--save", "", "--daemonize", "no"])
+        until(lambda: self.valkey("PING") == "PONG", seconds=20)
+        return child
+
+    def valkey(self, *command: str) -> str | None:
+        """One command to the broker; None if it does not answer."""
+        import redis
+
+        try:
+            client = redis.Redis(unix_socket_path=str(self.socket), decode_responses=True, socket_timeout=2)
+            answer = client.execute_command(*command)
+        except (redis.RedisError, OSError):
+            return None
+        return "PONG" if answer is True and command == ("PING",) else answer
+
+    def celery(self, name: str, *args: str, **env: str) -> subprocess.Popen:
+        return self.start(name, [sys.executable, "-m", "celery", "-A", "jobsite", *args], **env)
+
+    def worker(self, name: str = "worker", *, queues: str = "cpu,gpu", slots: int = 2, faults: str = "", **env: str):
+        """A worker whose pool children are ready to run; `faults` is its JOBSITE_FAULTS."""
+        if faults:
+            env["JOBSITE_FAULTS"] = faults
+        options = ["-P", "prefork", "-c", str(slots), "--without-gossip", "--without-mingle", "-l", "INFO"]
+        child = self.celery(name, "worker", "-Q", queues, "-n", f"{name}@{self.folder.name}", *options, **env)
+        until(lambda: Slot.objects.filter(parent_pid=child.pid).count() >= slots, seconds=40)
+        return child
+
+    def beat(self, name: str = "beat") -> None:
+        """Beat, and the upkeep worker that does what it says."""
+        if "upkeep" not in self.children:
+            self.worker("upkeep", queues="upkeep", slots=1)
+        self.celery(name, "beat", "--pidfile=", "-l", "INFO")
+
+    def web(self) -> str:
+        """The web process; returns its address once it answers."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.address = f"http://127.0.0.1:{port}"
+        options = ["--port", str(port), "--lifespan", "off", "--log-level", "warning"]
+        command = [sys.executable, "-m", "uvicorn", "jobsite.asgi:application", *options]
+        self.start("web", command, PORT=str(port), SITE_URL=self.address)
+        until(lambda: self.get("/livez")[0] == 200, seconds=30)
+        return self.address
+
+    def up(self) -> "Platform":
+        """Broker, one worker with two slots, upkeep and Beat."""
+        self.broker()
+        self.worker()
+        self.beat()
+        return self
+
+    def kill(self, name: str, number: int = signal.SIGKILL, *, wait: bool = True) -> None:
+        os.kill(self.children[name].pid, number)
+        if wait and number == signal.SIGKILL:
+            self.children[name].wait(10)
+
+    def pool(self, name: str = "worker") -> list[int]:
+        """The pids of a worker's pool children."""
+        return children_of(self.children[name].pid)
+
+    def close(self) -> None:
+        for child in self.children.values():
+            for pid in {child.pid, *descendants(child.pid)}:
+                _kill(pid)
+        for child in self.children.values():
+            child.wait(20)
+        for name in self.logs:  # shown by pytest when the test fails
+            print(f"--- {name}\n{self.log(name)[-4000:]}")
+        app.conf.broker_url = self._broker_before
+        dispatch.forget_connections()
+        shutil.rmtree(settings.HOME / "faults", ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def log(self, name: str) -> str:
+        return self.logs[name].read_text(errors="replace")
+
+    # --- work -------------------------------------------------------------------------------------------------------
+
+    def get(self, path: str, key: str = "", method: str = "GET", body: dict | None = None, timeout: float = 10):
+        """(status, JSON) of a request to the web process; (0, None) if it does not answer."""
+        request = urllib.request.Request(self.address + path, method=method)
+        if key:
+            request.add_header("Authorization", f"Bearer {key}")
+        if body is not None:
+            request.data = json.dumps(body).encode()
+            request.add_header("Content-Type", "application/json")
+        try:
+            with urllib.request.urlopen(request, timeout=timeout) as answer:
+                return answer.status, _json(answer.read())
+        except urllib.error.HTTPError as error:
+            return error.code, _json(error.read())
+        except OSError:
+            return 0, None
+
+
+def _json(body: bytes):
+    try:
+        return json.loads(body)
+    except ValueError:
+        return body.decode(errors="replace")
+
+
+def cook(owner, *, max_attempts: int | None = None, **params) -> Job:
+    """A KITCHEN job of `owner`, in the queue."""
+    return lifecycle.submit(owner.pk, "KITCHEN", PARAMS | params, max_attempts=max_attempts)[0]
+
+
+def fresh(job: Job) -> Job:
+    return Job.objects.get(pk=job.pk)
+
+
+def is_running(job: Job, attempt: int = 1):
+    def asked():
+        row = fresh(job)
+        return row.status == "RUNNING" and row.attempt == attempt
+
+    return asked
+
+
+def final(*jobs: Job, seconds: float = 30) -> list[Job]:
+    """Wait until all of `jobs` have ended; their rows."""
+    try:
+        until(lambda: all(fresh(job).status in FINAL for job in jobs), seconds=seconds)
+    except AssertionError as error:
+        states = [(row.status, row.attempt, row.stage, row.error_code) for row in map(fresh, jobs)]
+        raise AssertionError(f"not final: {states}") from error
+    return [fresh(job) for job in jobs]
+
+
+def at_rest() -> None:
+    """All invariants; what other processes still tidy up after a commit may take a moment."""
+
+    def holds():
+        try:
+            invariants.check()
+        except AssertionError as error:
+            return error.args and str(error) and None
+        return True
+
+    try:
+        until(holds, seconds=6)
+    except AssertionError:
+        invariants.check()  # its own words say more
+
+
+def ffmpegs() -> list[int]:
+    """Living FFmpeg processes that have our work folder as theirs."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if "ffmpeg" in (entry / "cmdline").read_text() and str(settings.HOME) in os.readlink(entry / "cwd"):
+                if slots.process_started(int(entry.name)) is not None:
+                    found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+def children_of(pid: int) -> list[int]:
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = entry.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == pid and fields[0] != "Z":
+            found.append(int(entry.parent.name))
+    return found
+
+
+def descendants(pid: int) -> set[int]:
+    found = set(children_of(pid))
+    for child in list(found):
+        found |= descendants(child)
+    return found
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return

@@ -1,0 +1,68 @@
+"""A small real run: drives the engines as the runner does, without database or Celery."""
+
+from pathlib import Path
+from typing import Any
+
+from jobs.engines import ffmpeg, process
+from jobs.kinds.base import Abort, Kind
+
+
+class Rig:
+    """One run in `workdir`; `inputs` maps references to files. `abort_when(rig)` true ends it as a cancel would."""
+
+    def __init__(self, workdir: Path, params: dict[str, Any], inputs: dict[str, Path] | None = None, binary=None):
+        self.workdir, self.params, self.inputs, self.binary = workdir, params, inputs or {}, binary
+        self.workdir.mkdir(parents=True, exist_ok=True)
+        self.fractions: list[float] = []
+        self.stages: list[str] = []
+        self.outputs: dict[str, Path] = {}
+        self.commands: list[list[str]] = []
+        self.pids: list[int] = []
+        self.abort_when = lambda rig: False
+
+    def input(self, reference: str) -> Path:
+        return self.inputs[reference]
+
+    def progress(self, fraction: float, stage: str | None = None) -> None:
+        self.check()
+        self.fractions.append(fraction)
+        if stage:
+            self.stages.append(stage)
+
+    def alive(self) -> None:
+        self.check()
+
+    def check(self) -> None:
+        if self.abort_when(self):
+            raise Abort
+
+    def ffmpeg(self, args: list[str], *, seconds: float, start: float = 0.0, end: float = 1.0) -> None:
+        self.commands.append(args)
+        ffmpeg.transcode(
+            args,
+            cwd=self.workdir,
+            seconds=seconds,
+            limits=process.Limits(seconds=120),
+            on_progress=lambda done: self.fractions.append(start + done / seconds * (end - start)),
+            stop=self.check,
+            on_start=self.pids.append,
+            binary=self.binary,
+        )
+
+    def output(self, path: Path, name: str, content_type: str = "video/mp4") -> None:
+        assert path.is_file()
+        self.outputs[name] = path
+
+
+def validated(kind: Kind, **params) -> dict[str, Any]:
+    """`params` as the API would hand them to the kind; AssertionError with the errors if it would refuse them."""
+    form = kind.Params(data=params)
+    assert form.is_valid(), form.errors
+    return dict(form.validated_data)
+
+
+def refused(kind: Kind, **params) -> dict[str, Any]:
+    """The errors by field; empty if the kind takes these params."""
+    form = kind.Params(data=params)
+    form.is_valid()
+    return form.errors
