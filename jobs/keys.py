@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 from django.db.models import Q
 from django.db.models.functions import Now
+from django.utils import timezone
 
 from .models import ApiKey
 
@@ -32,9 +33,8 @@ def find(secret: str) -> ApiKey | None:
     key = ApiKey.objects.select_related("owner").filter(alive, digest=_digest(secret), revoked_at=None).first()
     if key is None or not key.owner.is_active:
         return None
-    ApiKey.objects.filter(pk=key.pk).filter(
-        Q(last_used_at=None) | Q(last_used_at__lt=Now() - timedelta(minutes=1))
-    ).update(last_used_at=Now())
+    if key.last_used_at is None or key.last_used_at < timezone.now() - timedelta(minutes=1):
+        ApiKey.objects.filter(pk=key.pk).update(last_used_at=Now())  # asked first: a read must not wait for a writer
     return key
 
 

@@ -1,22 +1,144 @@
 """Files that users bring: taken in, and swept when nothing uses them."""
 
+import logging
+import os
+import threading
+import time
+import unicodedata
 from datetime import timedelta
+from pathlib import Path
 
 from django.conf import settings
+from django.core.files import File
 from django.core.files.storage import default_storage
+from django.db import DatabaseError, IntegrityError, connection, transaction
 from django.db.models import Exists, OuterRef
 from django.db.models.functions import Now
+from django.utils import timezone
 
-from .models import JobInput, Upload
+from .engines import media
+from .errors import ErrorCode, JobError, Refused
+from .models import LIVE, JobInput, Upload
+from .models.job import uuid7
+from .transactions import write
+
+log = logging.getLogger(__name__)
+
+NAME_LONGEST = 200  # characters
+ORPHAN_AGE = timedelta(hours=1)  # a file without a row that is older belongs to nobody
+_probing = threading.BoundedSemaphore(2)  # media readers at once in one web process: each may take much memory
+
+
+def take_in(owner_id: int, file: File, *, path: Path, sha256: str, name: str) -> Upload:
+    """Keep a finished local file as the user's upload; the storage may move it away.
+
+    Its type is judged from its bytes and its streams are read behind the walls. Refused(bad_input) for an empty file,
+    an unknown type, a video without pictures or what breaks a cap; nothing is kept then.
+    """
+    size = path.stat().st_size
+    content_type = _judged(path) if size else None
+    if content_type is None:
+        detail = "is not a video, picture or sound that can be read here." if size else "is empty."
+        raise _bad(f"The file {detail}")
+    upload = Upload(
+        id=uuid7(), owner_id=owner_id, name=label(name), bytes=size, sha256=sha256, content_type=content_type
+    )
+    try:
+        with open(path, "rb") as written:
+            os.fsync(written.fileno())  # the row will say that it is there
+        upload.key = default_storage.save(f"uploads/{upload.pk}", file)
+    except OSError as error:
+        log.warning("Storage refused an upload: %s", error)
+        raise Refused(ErrorCode.storage_full, retry_after=60.0) from error
+    try:
+        upload.save(force_insert=True)
+    except DatabaseError:  # in doubt: the commit may have been done. If nobody can say, the sweep finds the file later
+        connection.close_if_unusable_or_obsolete()
+        if not Upload.objects.filter(pk=upload.pk).exists():
+            default_storage.delete(upload.key)
+            raise
+    return upload
+
+
+def _judged(path: Path) -> str | None:
+    content_type = media.sniff(path)
+    if content_type is None:
+        return None
+    with _probing:
+        try:
+            found = media.probe(path, label="The file")
+        except JobError as error:
+            if error.code is not ErrorCode.bad_input:
+                raise
+            raise _bad(error.message) from error
+    if content_type.startswith("video/") and found.video is None:
+        raise _bad("The file has no video stream.")
+    return content_type
+
+
+def _bad(detail: str) -> Refused:
+    return Refused(ErrorCode.bad_input, detail, fields=[("file", "bad_input", detail)])
+
+
+def label(name: str) -> str:
+    """What a user called a file, as text to show: no folders, no control or direction characters, 200 characters."""
+    last = name.replace("\\", "/").rpartition("/")[2]
+    plain = "".join(char for char in last if unicodedata.category(char)[0] != "C")
+    return plain.strip()[:NAME_LONGEST] or "upload"
+
+
+def remove(upload: Upload) -> None:
+    """Delete an upload, row first. Refused(upload_in_use) while a live job needs it."""
+    try:
+        _remove(upload)
+    except IntegrityError as error:  # a job that needs it was submitted at the same time
+        raise Refused(ErrorCode.upload_in_use) from error
+
+
+@write
+def _remove(upload: Upload) -> None:
+    Upload.objects.select_for_update().filter(pk=upload.pk).first()  # a submit that needs it waits here, or we for it
+    if JobInput.objects.filter(upload_id=upload.pk, job__status__in=LIVE).exists():
+        raise Refused(ErrorCode.upload_in_use)
+    Upload.objects.filter(pk=upload.pk).delete()
+    transaction.on_commit(lambda: default_storage.delete(upload.key), robust=True)
 
 
 def sweep_unused() -> int:
-    """Delete uploads older than UPLOAD_UNUSED_HOURS that no job uses, row first. Returns how many."""
+    """Delete uploads older than UPLOAD_UNUSED_HOURS that no job uses, files without a row, and temporary files of
+    uploads that were broken off. Returns how many."""
     old = Now() - timedelta(hours=settings.JOBSITE["UPLOAD_UNUSED_HOURS"])
     unused = Upload.objects.filter(~Exists(JobInput.objects.filter(upload=OuterRef("pk"))), created_at__lt=old)
     gone = 0
     for upload in unused:
-        upload.delete()
-        default_storage.delete(upload.key)
+        try:
+            remove(upload)
+        except Refused:  # a job took it meanwhile
+            continue
         gone += 1
+    return gone + _sweep_orphans() + _sweep_temporary()
+
+
+def _sweep_orphans() -> int:
+    try:
+        names = [f"uploads/{name}" for name in default_storage.listdir("uploads")[1]]
+    except FileNotFoundError:
+        return 0
+    gone = 0
+    for start in range(0, len(names), 500):
+        batch = names[start : start + 500]
+        known = set(Upload.objects.filter(key__in=batch).values_list("key", flat=True))
+        for key in set(batch) - known:
+            if timezone.now() - default_storage.get_modified_time(key) > ORPHAN_AGE:
+                default_storage.delete(key)
+                gone += 1
+    return gone
+
+
+def _sweep_temporary() -> int:
+    gone = 0
+    for path in Path(settings.FILE_UPLOAD_TEMP_DIR).iterdir():
+        if path.is_file() and time.time() - path.stat().st_mtime > 86_400:
+            path.unlink(missing_ok=True)
+            gone += 1
     return gone

@@ -9,3 +9,8 @@ urlpatterns = [
     path("", include("jobs.api.urls")),
     path("", RedirectView.as_view(pattern_name="admin:index")),
 ]
+
+handler400 = "jobs.api.errors.bad_request"
+handler403 = "jobs.api.errors.permission_denied"
+handler404 = "jobs.api.errors.page_not_found"
+handler500 = "jobs.api.errors.server_error"

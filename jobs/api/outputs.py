@@ -1,0 +1,140 @@
+"""Downloads: the bytes of an output, whole or in part, as a file to keep and never as a page to show."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Iterator
+
+from django.core.files.base import File
+from django.core.files.storage import default_storage
+from django.core.handlers.asgi import ASGIRequest
+from django.db import close_old_connections
+from django.http import HttpResponse, JsonResponse, StreamingHttpResponse
+from django.http.response import HttpResponseBase
+from django.utils.http import content_disposition_header, http_date
+from drf_spectacular.utils import OpenApiParameter, OpenApiTypes, extend_schema
+from rest_framework.request import Request
+
+from ..errors import ErrorCode, Refused
+from ..models import Artifact, Status
+from .base import AnyAccept
+from .errors import MEDIA_TYPE, problem, request_id
+from .jobs import JobView
+
+CHUNK = 256 * 1024  # bytes
+SHOWN_TYPES = {  # all else is octets: a type that a browser would run never leaves here (FAULTS S27)
+    *("video/mp4", "video/webm", "video/quicktime", "video/x-matroska", "image/png", "image/jpeg", "image/webp"),
+    *("image/gif", "audio/mpeg", "audio/wav", "audio/ogg", "audio/flac", "audio/mp4", "audio/aac"),
+    *("text/plain", "text/csv", "application/json"),
+}
+RANGE = OpenApiParameter("Range", str, OpenApiParameter.HEADER, description="One range of bytes, as in RFC 9110.")
+BYTES = (OpenApiTypes.BINARY, "application/octet-stream")
+
+
+class JobOutput(JobView):
+    """One output of a job."""
+
+    content_negotiation_class = AnyAccept
+
+    @extend_schema(
+        operation_id="jobs_output",
+        parameters=[RANGE],
+        responses={(code, BYTES[1]): BYTES[0] for code in (200, 206)},
+    )
+    def get(self, request, job_id, name):
+        """Download an output. 410 if it is no longer stored, or no longer what was stored."""
+        file = Artifact.objects.filter(job=self.job(job_id), job__status=Status.SUCCEEDED, name=name).first()
+        if file is None:
+            raise Refused(ErrorCode.not_found)
+        headers = _headers(file)
+        if headers["ETag"] in [tag.strip() for tag in request.headers.get("If-None-Match", "").split(",")]:
+            return HttpResponse(status=304, headers=headers)
+        try:
+            span = _wanted(request, headers, file.bytes)
+        except ValueError:
+            return _unsatisfiable(request, file.bytes)
+        start, end = span or (0, file.bytes)
+        headers["Content-Length"] = str(end - start)
+        if span:
+            headers["Content-Range"] = f"bytes {start}-{end - 1}/{file.bytes}"
+        return _answer(request, _opened(file), start, end, status=206 if span else 200, headers=headers)
+
+
+def _headers(file: Artifact) -> dict[str, str]:
+    return {
+        "Content-Type": file.content_type if file.content_type in SHOWN_TYPES else "application/octet-stream",
+        "Content-Disposition": content_disposition_header(True, re.sub(r"[^A-Za-z0-9._-]", "_", file.name)),
+        "X-Content-Type-Options": "nosniff",
+        "Content-Security-Policy": "sandbox; default-src 'none'",
+        "Accept-Ranges": "bytes",
+        "ETag": f'"{file.sha256}"',
+        "Last-Modified": http_date(file.created_at.timestamp()),
+        "Cache-Control": "private, no-cache",
+    }
+
+
+def _opened(file: Artifact) -> File:
+    """The stored file. Refused(output_gone) if it is not there, or not as long as it was when it was stored."""
+    try:
+        stored = default_storage.open(file.key, "rb")
+    except FileNotFoundError as error:
+        raise Refused(ErrorCode.output_gone) from error
+    except OSError as error:
+        raise Refused(ErrorCode.storage_full, "The storage does not give the file.") from error
+    if stored.size != file.bytes:
+        stored.close()
+        raise Refused(ErrorCode.output_gone, "The stored file is not the one that the job made.")
+    return stored
+
+
+def _wanted(request: Request, headers: dict[str, str], size: int) -> tuple[int, int] | None:
+    """The range asked for as (first byte, byte after the last); None for the whole file.
+
+    ValueError if no byte of the file is in it. What RFC 9110 lets a server ignore (other units, several ranges, bad
+    syntax, an If-Range that no longer holds) is ignored.
+    """
+    if request.headers.get("If-Range", headers["ETag"]) not in (headers["ETag"], headers["Last-Modified"]):
+        return None
+    match = re.fullmatch(r"bytes=(\d{0,18})-(\d{0,18})", request.headers.get("Range", "").strip())
+    if match is None or match.groups() == ("", ""):
+        return None
+    first, last = match.groups()
+    if not first:
+        start, end = max(0, size - int(last)), size
+    else:
+        start, end = int(first), min(int(last) + 1 if last else size, size)
+        if last and int(last) < int(first):
+            return None
+    if start >= end:
+        raise ValueError("no byte of the file")
+    return start, end
+
+
+def _unsatisfiable(request: Request, size: int) -> HttpResponseBase:
+    body = problem(ErrorCode.invalid_request, f"The file has {size} bytes.", http=416, request_id=request_id(request))
+    return JsonResponse(body, status=416, content_type=MEDIA_TYPE, headers={"Content-Range": f"bytes */{size}"})
+
+
+def _answer(request: Request, stored: File, start: int, end: int, *, status: int, headers) -> HttpResponseBase:
+    close_old_connections()  # a slow download must not hold a database connection
+    if request.method == "HEAD":
+        stored.close()
+        return HttpResponse(status=status, headers=headers)
+    stored.seek(start)
+    # Django collects a plain iterator whole in memory when it serves under ASGI, and an async one under WSGI.
+    asgi = isinstance(request._request, ASGIRequest)
+    pieces = _pieces_later(stored, end - start) if asgi else _pieces(stored, end - start)
+    response = StreamingHttpResponse(pieces, status=status, headers=headers)
+    response._resource_closers.append(stored.close)
+    return response
+
+
+def _pieces(stored: File, left: int) -> Iterator[bytes]:
+    while left > 0 and (piece := stored.read(min(CHUNK, left))):
+        left -= len(piece)
+        yield piece
+
+
+async def _pieces_later(stored: File, left: int) -> AsyncIterator[bytes]:
+    while left > 0 and (piece := await asyncio.to_thread(stored.read, min(CHUNK, left))):
+        left -= len(piece)
+        yield piece
