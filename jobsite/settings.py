@@ -219,6 +219,7 @@ INSTALLED_APPS = [
     "jobsite",
 ]
 MIDDLEWARE = [
+    "jobs.api.middleware.RequestIdMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "jobsite.static.StaticFilesMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -254,6 +255,7 @@ LANGUAGE_CODE = "en-us"
 TIME_ZONE = "UTC"
 USE_TZ = True
 LOGIN_URL = "/admin/login/"
+LOGIN_REDIRECT_URL = "/admin/"
 STATIC_URL = "/static/"
 STATIC_ROOT = HOME / "static"
 STATIC_ROOT.mkdir(exist_ok=True)
