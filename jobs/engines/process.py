@@ -1,0 +1,204 @@
+"""Children: started behind the walls that the host allows, read without blocking, and never left behind.
+
+A child is exec'd through `prlimit … unshare -n … setpriv --no-new-privs --pdeathsig KILL --`, so it keeps the pid that
+`Popen` returned, has limits, an empty environment and no network, and dies with the thread that started it. That thread
+must therefore be the one that waits: call `run` from the thread that owns the job, never from an executor.
+
+Not covered: a parent killed within the ~5 ms before setpriv arms the death signal leaves a child, which the CPU limit
+ends.
+"""
+
+import contextlib
+import functools
+import logging
+import os
+import selectors
+import shutil
+import signal
+import subprocess
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from jobs.errors import ErrorCode, JobError
+
+log = logging.getLogger(__name__)
+
+TAIL_LINES = 40
+LINE_CHARACTERS = 500
+POLL_SECONDS = 0.1  # stop() is asked at least this often
+KILL_SECONDS = 5.0  # a killed child that is not gone after this hangs in the kernel (a frozen disk)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one child may use: wall-clock seconds, address space, size of any file it writes, CPU seconds."""
+
+    seconds: float = 1800.0
+    memory_bytes: int = 2 * 1024**3
+    file_bytes: int = 8 * 1024**3
+    cpu_seconds: int = 7200
+
+
+@dataclass(frozen=True)
+class Walls:
+    """The walls that this host allows: which of the three tools work, and the names of what is missing."""
+
+    tools: dict[str, list[str]] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+
+    def argv(self, limits: Limits) -> list[str]:
+        """The words to put before a command so that it runs behind these walls."""
+        words = []
+        if "prlimit" in self.tools:
+            cpu = max(1, int(limits.cpu_seconds))
+            words += [*self.tools["prlimit"], f"--as={limits.memory_bytes}", f"--fsize={limits.file_bytes}"]
+            words += [f"--cpu={cpu}:{cpu + 5}", "--core=0", "--nofile=256"]  # soft: SIGXCPU, which says why; hard: KILL
+        return [*words, *self.tools.get("unshare", []), *self.tools.get("setpriv", [])]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a child ended: its return code (negative: the signal), and the last lines of its stderr, oldest first."""
+
+    returncode: int
+    tail: list[str]
+
+
+class Stopped(Exception):
+    """`stop()` said so: the child was killed and reaped. What it wrote is to be thrown away."""
+
+
+@functools.cache
+def walls() -> Walls:
+    """What this host allows, found by one trial run of each tool; the first call costs about 10 ms, others nothing."""
+    candidates = {
+        "prlimit": ["prlimit"],
+        "unshare": ["unshare", "-n"] if os.geteuid() == 0 else ["unshare", "-c", "-n"],
+        "setpriv": ["setpriv", "--no-new-privs", "--pdeathsig", "KILL", "--"],
+    }
+    tools = {}
+    for name, words in candidates.items():
+        path = shutil.which(name)
+        trial = [path, *words[1:]] + (["--core=0"] if name == "prlimit" else []) + ["/bin/true"] if path else []
+        if path and subprocess.run(trial, capture_output=True, stdin=subprocess.DEVNULL, timeout=10).returncode == 0:
+            tools[name] = [path, *words[1:]]
+    return Walls(tools, sorted(candidates.keys() - tools.keys()))
+
+
+def run(
+    argv: list[str],
+    *,
+    cwd: Path,
+    limits: Limits,
+    on_line: Callable[[str], None] | None = None,
+    stop: Callable[[], bool | None] = lambda: False,
+    on_start: Callable[[int], None] | None = None,
+    env: dict[str, str] | None = None,
+    line_characters: int = LINE_CHARACTERS,
+) -> Finished:
+    """Run `argv` in `cwd` behind the walls and wait for it; its process group is gone when this returns or raises.
+
+    `on_line` gets each line of stdout, stderr's last lines come back in `tail`; lines are cut at `line_characters`.
+    `on_start` gets the pid. `stop` is asked every 0.1 s: True kills the child and raises Stopped, and whatever it
+    raises itself passes through with the child killed. JobError(timeout) after `limits.seconds`; JobError(config_error)
+    if the program cannot be started.
+    """
+    try:
+        child = subprocess.Popen(
+            [*walls().argv(limits), *argv],
+            cwd=cwd,
+            env=env or {},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            start_new_session=True,  # its own group, so that one killpg reaches all of it
+        )
+    except OSError as wrong:
+        raise JobError(ErrorCode.config_error, f"{Path(argv[0]).name} cannot be started: {wrong.strerror}.") from wrong
+    tail: deque[str] = deque(maxlen=TAIL_LINES)
+    try:
+        if on_start:
+            on_start(child.pid)
+        _read(child, _Lines(on_line, line_characters), _Lines(tail.append, line_characters), stop, limits.seconds)
+    finally:
+        returncode = _end(child)
+    return Finished(returncode, list(tail))
+
+
+class _Lines:
+    """Bytes in, cut lines out; holds no more than one cut line."""
+
+    def __init__(self, take: Callable[[str], None] | None, longest: int):
+        self.take, self.longest, self.rest = take, longest, b""
+
+    def feed(self, data: bytes) -> None:
+        *lines, rest = data.replace(b"\r", b"\n").split(b"\n")
+        for line in lines:
+            self.emit(self.rest + line)
+            self.rest = b""
+        self.rest = (self.rest + rest)[: self.longest]
+
+    def emit(self, line: bytes) -> None:
+        if line and self.take:
+            self.take(line[: self.longest].decode("utf-8", "replace"))
+
+
+def _read(child: subprocess.Popen, out: _Lines, err: _Lines, stop: Callable[[], bool | None], seconds: float) -> None:
+    """Read both pipes until the child has ended; raises Stopped, JobError(timeout) or what a callback raises."""
+    started = time.monotonic()
+    asked = 0.0
+    with selectors.DefaultSelector() as pipes:
+        for pipe, lines in ((child.stdout, out), (child.stderr, err)):
+            assert pipe  # both are pipes: `run` asked for them
+            os.set_blocking(pipe.fileno(), False)
+            pipes.register(pipe, selectors.EVENT_READ, lines)
+        while True:
+            ended = _has_ended(child.pid)  # asked before reading: what it wrote last is then already in the pipes
+            _drain(pipes, 0 if ended else POLL_SECONDS if pipes.get_map() else 0.005, until_empty=ended)
+            if ended:
+                break
+            now = time.monotonic()
+            if now - asked >= POLL_SECONDS:
+                asked = now
+                if stop():
+                    raise Stopped
+                if now - started > seconds:
+                    raise JobError(ErrorCode.timeout, f"The work took longer than {seconds:g} seconds.")
+    for lines in (out, err):
+        lines.emit(lines.rest)
+
+
+def _drain(pipes: selectors.BaseSelector, wait: float, *, until_empty: bool) -> None:
+    """Feed what is there; `until_empty` reads on, as far as full pipes reach (a grandchild may still write)."""
+    if not pipes.get_map():
+        time.sleep(wait)
+    for _ in range(16 if until_empty else 1):
+        ready = pipes.select(wait) if pipes.get_map() else []
+        for key, _mask in ready:
+            data = os.read(key.fd, 65536)
+            key.data.feed(data) if data else pipes.unregister(key.fileobj)
+        if not ready:
+            break
+
+
+def _has_ended(pid: int) -> bool:
+    """Whether the child has ended; leaves it unreaped, so that its group id cannot be somebody else's yet."""
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def _end(child: subprocess.Popen) -> int:
+    """Kill the child's whole group (if it ended by itself: what it left behind) and reap it."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS answers EPERM for a group of zombies
+        os.killpg(child.pid, signal.SIGKILL)
+    for pipe in (child.stdout, child.stderr):
+        if pipe:
+            pipe.close()
+    try:
+        return child.wait(KILL_SECONDS)
+    except subprocess.TimeoutExpired:
+        log.error("child %d does not end after KILL: the kernel holds it, most likely a disk that hangs", child.pid)
+        return -signal.SIGKILL

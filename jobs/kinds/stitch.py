@@ -1,0 +1,234 @@
+"""STITCH: clips joined into one film. What matches is copied bit for bit, only what differs is encoded anew."""
+
+from collections.abc import Callable
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from rest_framework import serializers
+
+from jobs.engines import clips as clipping
+from jobs.engines import ffmpeg, join, media, mp4
+from jobs.engines.clips import Clip, Format
+from jobs.errors import ErrorCode, JobError
+from jobs.kinds.base import InputField, Kind, Limits, Run, register
+from jobs.kinds.fields import EvenField, NumberField
+
+AUDIO_STEP = Fraction(40, 1000)  # seconds that sound and pictures may end apart
+LOOKED, ENCODED, JOINED = 0.05, 0.85, 0.95  # progress at the end of each stage
+
+
+@register
+class Stitch(Kind):
+    """Join 2 to 200 clips in the order given. One output: `film.mp4`, H.264 unless all clips have one other format.
+
+    `audio` replaces the clips' sound, cut or filled with silence to the film's length; else clips without sound get
+    silence where the film has any. `width`, `height`, `fps` default to what most of the clips have.
+    """
+
+    name = "STITCH"
+    queue = "cpu"
+    limits = Limits(run=3600, stall=90)  # seconds
+
+    class Params(serializers.Serializer):
+        clips = serializers.ListField(child=InputField(), min_length=2, max_length=200)
+        audio = InputField(accepts=("audio", "video"), required=False)
+        width = EvenField(min_value=64, max_value=4096, required=False)  # pixels
+        height = EvenField(min_value=64, max_value=4096, required=False)
+        fps = NumberField(min_value=1, max_value=120, required=False)
+
+    def price(self, params: dict[str, Any]) -> int:
+        return settings.JOBSITE["PRICE_STITCH_BASE"] + len(params["clips"]) // 10
+
+    def run(self, run: Run) -> None:
+        run.progress(0.0, "looking at the clips")
+        clips = [clipping.look(f"clips.{n}", run.input(ref)) for n, ref in enumerate(run.params["clips"])]
+        form = look_closer(run, clips)
+        sound = look_at_sound(run, clips)
+        run.progress(LOOKED, "encoding what differs")
+        encode(run, clips, form, sound if not run.params.get("audio") else None)
+        audios = [clip.audio for clip in clips if clip.audio]
+        if run.params.get("audio"):
+            audios = [encode_track(run, sum((clip.video.seconds for clip in clips if clip.video), Fraction(0)))]
+        film = run.workdir / "film.mp4"
+        run.progress(ENCODED, "joining")
+        write(run, clips, audios, film)
+        run.progress(JOINED, "checking")
+        verify(run, clips, film, with_sound=bool(audios))
+        run.output(film, "film.mp4")
+
+
+def look_closer(run: Run, clips: list[Clip]) -> Format:
+    """Settle the film's format; clips whose pictures do not have it are read whole by a child, and refused if cut."""
+    probe(run, [clip for clip in clips if clip.movie is None])
+    for number, clip in enumerate(clips):
+        if clipping.remuxable(clip):
+            remux(run, clip, run.workdir / f"remux{number}.mp4")
+    wanted = {name: run.params.get(name) for name in ("width", "height", "fps")}
+    if not any(clipping.shape(clip) for clip in clips):
+        probe(run, clips)
+    form = clipping.choose(clips, **wanted)
+    if form.shape is None:
+        probe(run, clips)
+        form = clipping.choose(clips, **wanted)
+    probe(run, [clip for clip in clips if clipping.shape(clip) != form.shape])
+    return form
+
+
+def probe(run: Run, clips: list[Clip]) -> None:
+    """Have those not yet read whole read by one child."""
+    new = {clip.label: clip for clip in clips if clip.probe is None}
+    if new:
+        paths = {label: clip.path for label, clip in new.items()}
+        for label, found in media.probe_all(paths, stop=run.check, on_file=lambda done: run.alive()).items():
+            new[label].probe = found
+            clipping.check_probe(new[label])
+
+
+def remux(run: Run, clip: Clip, into: Path) -> None:
+    """Put H.264 of another container into an MP4; if that gives none that can be copied, the clip stays as it was."""
+    args = [*ffmpeg.source(clip.path, clip.content_type), "-map", "0:V:0", "-map", "0:a:0?", "-c", "copy"]
+    try:
+        run.ffmpeg([*args, "-map_metadata", "-1", into.name], seconds=float(clip.seconds), end=0.0)
+        moved = mp4.read(into)
+    except JobError as failed:
+        if failed.code is not ErrorCode.ffmpeg_error or failed.retryable:
+            raise
+    except (mp4.Unsupported, mp4.Cut):
+        pass
+    else:
+        candidate = Clip(clip.label, into, "video/mp4", movie=moved)
+        if clipping.shape(candidate) and moved.video and abs(moved.video.seconds - clip.seconds) < AUDIO_STEP:
+            clip.path, clip.content_type, clip.movie, clip.probe, clip.remuxed = into, "video/mp4", moved, None, True
+
+
+def look_at_sound(run: Run, clips: list[Clip]) -> tuple[int, int, bytes] | None:
+    """The film's sound, None for a silent film."""
+    return clipping.choose_audio(clips) if any(clip.has_audio for clip in clips) else None
+
+
+def encode(run: Run, clips: list[Clip], form: Format, sound: tuple[int, int, bytes] | None) -> None:
+    """Give every clip its tracks for the film: its own where they fit, encoded ones where not."""
+    work = []
+    for number, clip in enumerate(clips):
+        own = clip.movie if clip.movie else mp4.Movie(None, None)
+        if form.shape is not None and clipping.shape(clip) == form.shape:
+            clip.video, clip.expected = own.video, own.video.count if own.video else 0
+        else:
+            clip.expected = form.frames(clip.seconds)
+        if sound and clipping.copyable_audio(clip) == sound:
+            clip.audio = clip.own_audio(clip.video.seconds if clip.video else clip.seconds)
+        if clip.video is None or (sound and clip.audio is None):
+            work.append((number, clip))
+    total = float(sum(clip.seconds for _number, clip in work)) or 1.0
+    done = 0.0
+    for number, clip in work:
+        share = [LOOKED + (ENCODED - LOOKED) * part / total for part in (done, done + float(clip.seconds))]
+        done += float(clip.seconds)
+        new_video, new_sound = clip.video is None, bool(sound and clip.audio is None)
+        run.progress(share[0], f"encoding clip {number + 1} of {len(clips)}")
+        args = clipping.encode(
+            clip, form if new_video else None, sound if new_sound else None, clip.expected, f"part{number}"
+        )
+        with_label(clip.label, partial(run.ffmpeg, args, seconds=float(clip.seconds), start=share[0], end=share[1]))
+        if new_video:
+            clip.video = made(run.workdir / f"part{number}v.mp4", clip.label).video
+            found = clip.video.count if clip.video else 0
+            if abs(found - clip.expected) > 1:
+                message = f"{clip.label} gave {found} of {clip.expected} pictures: it is damaged or cut short."
+                raise JobError(ErrorCode.ffmpeg_error, message)
+        if new_sound:
+            clip.audio = made(run.workdir / f"part{number}a.mp4", clip.label).audio
+
+
+def encode_track(run: Run, seconds: Fraction) -> mp4.Track:
+    """The `audio` input as the whole film's sound, exactly `seconds` long."""
+    path = run.input(run.params["audio"])
+    found = media.probe(path, label="audio", stop=run.check)
+    if found.audio is None:
+        raise JobError(ErrorCode.bad_input, "audio has no sound.")
+    if found.cut:
+        raise JobError(ErrorCode.ffmpeg_error, "audio is cut short: the file ends in the middle.")
+    args = [*ffmpeg.source(path, found.content_type), "-map", "0:a:0"]
+    args += [*clipping.encode_sound((48_000, 2, b""), seconds), "soundtrack.mp4"]
+    with_label("audio", lambda: run.ffmpeg(args, seconds=float(seconds), start=LOOKED, end=ENCODED))
+    track = made(run.workdir / "soundtrack.mp4", "audio").audio
+    if track is None:
+        raise JobError(ErrorCode.ffmpeg_error, "audio gave no sound.")
+    return track
+
+
+def with_label(label: str, work: Callable[[], None]) -> None:
+    """Do `work`; if FFmpeg cannot, say which input it was."""
+    try:
+        work()
+    except JobError as failed:
+        if failed.code is ErrorCode.ffmpeg_error:
+            raise JobError(failed.code, f"{label}: {failed.message}", retryable=failed.retryable) from failed
+        raise
+
+
+def made(path: Path, label: str) -> mp4.Movie:
+    """What FFmpeg made of an input; JobError(ffmpeg_error) if it is no whole MP4."""
+    try:
+        return mp4.read(path)
+    except (mp4.Unsupported, mp4.Cut, OSError) as wrong:
+        raise JobError(ErrorCode.ffmpeg_error, f"{label} came out unreadable.") from wrong
+
+
+def write(run: Run, clips: list[Clip], audios: list[mp4.Track], film: Path) -> None:
+    """Join the tracks into `film`."""
+    videos = [clip.video for clip in clips if clip.video]
+    total = sum(sum(track.sizes) for track in (*videos, *audios)) or 1
+
+    def written(size: int) -> None:
+        run.progress(min(JOINED, ENCODED + (JOINED - ENCODED) * size / total), "joining")
+
+    try:
+        join.join(videos, audios, film, check=written)
+    except EOFError as gone:
+        raise JobError(ErrorCode.input_gone, "A clip changed while it was read.") from gone
+    except OSError as full:
+        raise JobError(ErrorCode.storage_error, f"The film could not be written: {full.strerror}.") from full
+
+
+def verify(run: Run, clips: list[Clip], film: Path, *, with_sound: bool) -> None:
+    """Raise JobError(ffmpeg_error) unless the film is whole.
+
+    Checked: its pictures, within 2 of what the clips must bring; pictures and sound end within 40 ms of each other;
+    FFmpeg reads every packet of it without an error; and every part that was encoded anew or came out of another
+    container decodes without one, with half a second of its neighbours. Copied parts are not decoded: what was damaged
+    inside a clip stays as it was.
+    """
+    movie = made(film, "The film")
+    expected, found = sum(clip.expected for clip in clips), movie.video.count if movie.video else 0
+    if abs(found - expected) > 2 or movie.video is None:
+        raise JobError(ErrorCode.ffmpeg_error, f"The film has {found} of {expected} pictures.")
+    if with_sound and (movie.audio is None or abs(movie.audio.end - movie.video.seconds) > AUDIO_STEP):
+        raise JobError(ErrorCode.ffmpeg_error, "The film's sound and pictures do not end together.")
+    seconds = float(movie.video.seconds)
+    source = ffmpeg.source(film, "video/mp4")
+    run.ffmpeg([*source, "-map", "0", "-c", "copy", "-f", "null", "-"], seconds=seconds, start=JOINED, end=JOINED)
+    spans = new_spans(clips)
+    for number, (label, begin, end) in enumerate(spans):
+        length = float(end - begin)
+        part = ["-ss", f"{float(begin):.3f}", *source, "-t", f"{length:.3f}", "-map", "0", "-f", "null", "-"]
+        share = [JOINED + (1 - JOINED) * n / len(spans) for n in (number, number + 1)]
+        with_label(label, partial(run.ffmpeg, part, seconds=length, start=share[0], end=share[1]))
+
+
+def new_spans(clips: list[Clip]) -> list[tuple[str, Fraction, Fraction]]:
+    """What was not copied straight from a clip: (its first clip's label, from, to) in seconds, neighbours as one."""
+    spans: list[tuple[str, Fraction, Fraction]] = []
+    at, around = Fraction(0), Fraction(1, 2)
+    for clip in clips:
+        length = clip.video.seconds if clip.video else Fraction(0)
+        if clip.remuxed or clip.movie is None or clip.video is not clip.movie.video:
+            label, begin, end = clip.label, max(Fraction(0), at - around), at + length + around
+            if spans and begin <= spans[-1][2]:
+                label, begin, _end = spans.pop()
+            spans.append((label, begin, end))
+        at += length
+    return spans
