@@ -28,7 +28,7 @@ from .models import Slot, Tick
 BROKER_TIMEOUT = 0.5  # seconds
 REMEMBER = 3.0  # seconds that an answer of broker and storage is believed
 LEDGER_EVERY = 60.0  # seconds, at least; see `_remembered`
-SHORT = 60.0  # a watchman with at most this period must have run once before a new platform is well
+SHORT = 10.0  # seconds: a watchman of at most this period must have run once before a new platform is well
 
 
 @dataclass(frozen=True)

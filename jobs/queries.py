@@ -68,7 +68,7 @@ def position(job: Job) -> int | None:
     if job.status not in WAITING:
         return None
     sooner = Q(priority__gt=job.priority, run_after__lte=Now()) | Q(priority=job.priority, run_after__lt=job.run_after)
-    ahead = Job.objects.filter(sooner, queue=job.queue, run_after__isnull=False).order_by()
+    ahead = Job.objects.filter(sooner, queue=job.queue, run_after__isnull=False).exclude(pk=job.pk).order_by()
     return min(ahead[:POSITION_MOST].count() + 1, POSITION_MOST)
 
 

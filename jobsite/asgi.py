@@ -7,4 +7,8 @@ from django.core.asgi import get_asgi_application
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "jobsite.settings")
 os.environ.setdefault("JOBSITE_PROCESS", "web")  # the settings give the web process a pool of connections
 
-application = get_asgi_application()
+_django = get_asgi_application()
+
+from jobs.api.gate import BodyGate  # noqa: E402 - needs the apps that were loaded just now
+
+application = BodyGate(_django)

@@ -21,9 +21,9 @@ _KEY = re.compile(r"[!-~](?:[ -~]{0,253}[!-~])?")
 
 
 class View(APIView):
-    """A view without OPTIONS metadata, which would answer for things that are not the caller's."""
+    """A view without OPTIONS, whose metadata would answer for things that are not the caller's."""
 
-    metadata_class = None
+    http_method_names = ["get", "post", "delete", "head"]
 
 
 class AnyAccept(BaseContentNegotiation):

@@ -62,10 +62,11 @@ def handle(error: Exception, context: dict[str, Any]) -> Response:
     body = problem(
         refused.code, refused.detail, http=http, fields=refused.fields, request_id=request_id(context["request"])
     )
-    return Response(body, status=http, headers=_headers(http, refused), content_type=MEDIA_TYPE)
+    return Response(body, status=http, headers=headers_of(http, refused), content_type=MEDIA_TYPE)
 
 
-def _headers(http: int, refused: Refused) -> dict[str, str]:
+def headers_of(http: int, refused: Refused) -> dict[str, str]:
+    """The headers that go with a refusal: who to be, or when to come again."""
     if http == status.HTTP_401_UNAUTHORIZED:
         return {"WWW-Authenticate": "Bearer"}
     if http in (429, 503, 507):
@@ -144,7 +145,7 @@ def answer(request: HttpRequest, code: ErrorCode, detail: str = "") -> JsonRespo
     """A problem as a plain Django response."""
     body = problem(code, detail, request_id=request_id(request))
     return JsonResponse(
-        body, status=code.row.http, content_type=MEDIA_TYPE, headers=_headers(code.row.http, Refused(code))
+        body, status=code.row.http, content_type=MEDIA_TYPE, headers=headers_of(code.row.http, Refused(code))
     )
 
 
