@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from django import forms
+from django.contrib.admin import ShowFacets
 from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
 from django.urls import reverse
@@ -42,6 +43,7 @@ class ReadOnly(ModelAdmin):
     list_disable_select_all = True
     list_filter_submit = True
     sortable_by = ()
+    show_facets = ShowFacets.NEVER  # they count, too
 
     def has_operate_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return request.user.has_perm(f"{self.opts.app_label}.change_{self.opts.model_name}")
@@ -122,6 +124,10 @@ def size(count: int) -> str:
     return f"{value:.0f} {units[0]}" if units[0] == "bytes" else f"{value:.1f} {units[0]}"
 
 
+def one_line(text: str) -> SafeString:
+    return format_html('<span style="white-space: nowrap">{}</span>', text)
+
+
 def bar(share: float) -> SafeString:
     """A progress bar of 0.0 to 1.0 with its percentage."""
     percent = round(100 * share)
@@ -145,7 +151,7 @@ def short(pk: Any) -> str:
 
 def job_link(job_id: Any) -> SafeString:
     return format_html(
-        '<a href="{}" class="text-link" title="{}">{}</a>',
+        '<a href="{}" class="text-link" style="white-space: nowrap" title="{}">{}</a>',
         reverse("admin:jobs_job_change", args=[job_id]),
         job_id,
         short(job_id),

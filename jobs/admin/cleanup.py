@@ -32,8 +32,9 @@ class CleanupForm(BaseDialogForm):
 
 def dry_run(request: HttpRequest, form: CleanupForm) -> HttpResponse:
     """Write the report of a dry run and show it; its page offers to do it. Nothing of a job is changed."""
+    asked = {name: form.cleaned_data[name] for name in ("timeout", "batch_size")}
     try:
-        report = cleanup.cleanup_stuck_jobs(by=who(request), dry_run=True, **form.cleaned_data)
+        report = cleanup.cleanup_stuck_jobs(by=who(request), dry_run=True, **asked)
     except Refused as refused:
         messages.error(request, f"Nothing was done: {_why(refused)}")
         return leave_dialog("jobs_job_changelist")
@@ -91,15 +92,14 @@ class CleanupRunAdmin(ReadOnly):
                 line["userId"],
                 span(line["processingDuration"] / 1000),
                 forecasts.get(line["jobId"], "is not stuck any more") if run.dry_run else line.get("status", ""),
-                "" if run.dry_run else line["tokensRefunded"],
+                *([] if run.dry_run else [line["tokensRefunded"]]),
             ]
             for line in told
         ]
         if len(run.jobs) > SHOWN:
-            rows.append([f"and {len(run.jobs) - SHOWN} more", "", "", "", "", ""])
-        return table(
-            ["Job", "Kind", "User", "Ran for", "Would be" if run.dry_run else "Became", "Tokens refunded"], rows
-        )
+            rows.append([f"and {len(run.jobs) - SHOWN} more"])
+        ended = ["Would be"] if run.dry_run else ["Became", "Tokens refunded"]
+        return table(["Job", "Kind", "User", "Ran for", *ended], rows)
 
     @admin.display(description="Not settled")
     def problems(self, run: CleanupRun) -> SafeString:

@@ -6,19 +6,21 @@ from django.contrib import admin
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
+from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from unfold.contrib.filters.admin import RangeDateTimeFilter
 from unfold.decorators import action
 from unfold.enums import ActionVariant
 
-from jobs import kinds
+from jobs import kinds, queries
 from jobs.errors import ErrorCode
 from jobs.models import Artifact, Job, JobEvent, Status
 from tokens.models import Transaction
 
 from .actions import CANCEL, FAIL, RETRY, Verb, act_and_tell, ask_then_act
 from .base import (
+    STATUS_LABELS,
     FieldFilter,
     ReadOnly,
     ReadOnlyInline,
@@ -27,6 +29,7 @@ from .base import (
     bar,
     label,
     leave_dialog,
+    one_line,
     question,
     short,
     size,
@@ -65,11 +68,17 @@ class OutputInline(ReadOnlyInline):
     verbose_name_plural = "outputs"
     fields = readonly_fields = ["download", "content_type", "size", "attempt", "sha256", "stored"]
 
+    def get_formset(self, request: HttpRequest, obj: Job | None = None, **kwargs):
+        """An inline is made for each request, so it may know who asks: downloading a user's work takes an admin."""
+        self.may_download = request.user.is_superuser
+        return super().get_formset(request, obj, **kwargs)
+
     @admin.display(description="Output")
-    def download(self, output: Artifact) -> SafeString:
-        address = reverse("admin:jobs_job_changelist").removesuffix("admin/jobs/job/")
-        address = f"{address}api/jobs/{output.job_id}/outputs/"
-        return format_html('<a href="{}{}/" class="text-link">{}</a>', address, output.name, output.name)
+    def download(self, output: Artifact) -> SafeString | str:
+        if not self.may_download:
+            return output.name
+        address = reverse("job-output", args=[output.job_id, output.name])
+        return format_html('<a href="{}" class="text-link">{}</a>', address, output.name)
 
     def size(self, output: Artifact) -> str:
         return size(output.bytes)
@@ -107,7 +116,7 @@ class JobAdmin(ReadOnly):
     search_help_text = "a job's id or its beginning, or an owner's name"
     actions = ["cancel", "retry", "fail_by_hand"]
     actions_list = ["clean_up_stuck"]
-    actions_detail = ["cancel_one", "retry_one", "fail_one"]
+    actions_detail = ["cancel_one", "retry_one", "fail_by_hand_one"]
     inlines = [OutputInline, EventInline]
     fieldsets = [
         (None, {"fields": ["id", ("kind", "owner"), ("state", "progressing", "stage"), "error"]}),
@@ -150,7 +159,7 @@ class JobAdmin(ReadOnly):
 
     @admin.display(description="Job")
     def job(self, job: Job) -> SafeString:
-        return format_html('<code title="{}">{}</code>', job.pk, short(job.pk))
+        return one_line(format_html('<code title="{}">{}</code>', job.pk, short(job.pk)))
 
     @admin.display(description="Status")
     def state(self, job: Job) -> SafeString:
@@ -161,19 +170,18 @@ class JobAdmin(ReadOnly):
         return bar(job.progress)
 
     @admin.display(description="Heartbeat")
-    def heartbeat(self, job: Job) -> str:
+    def heartbeat(self, job: Job) -> SafeString:
         """How long ago the run of a RUNNING job was last heard of; of another its last beat is no news."""
-        return ago(job.heartbeat_at) if job.status == Status.RUNNING else "–"
+        return one_line(ago(job.heartbeat_at) if job.status == Status.RUNNING else "–")
 
     @admin.display(description="Attempt")
-    def tries(self, job: Job) -> str:
-        return (
-            f"{job.failures} failed of {job.max_attempts}" if job.failures else f"{job.attempt} of {job.max_attempts}"
-        )
+    def tries(self, job: Job) -> SafeString:
+        failed = f", {job.failures} failed" if job.failures else ""
+        return one_line(f"{job.round_attempts} of {job.max_attempts}{failed}")
 
     @admin.display(description="Created")
-    def created(self, job: Job) -> str:
-        return when(job.created_at)
+    def created(self, job: Job) -> SafeString:
+        return one_line(when(job.created_at))
 
     # --- one job -----------------------------------------------------------------------------------------------------
 
@@ -186,17 +194,11 @@ class JobAdmin(ReadOnly):
     @admin.display(description="Attempts, from the events")
     def attempts(self, job: Job) -> SafeString:
         rows = []
-        for event in job.events.exclude(status=Status.QUEUED):
-            if event.status == Status.RUNNING:
-                rows.append([event.round, event.attempt, when(event.at), "", "runs", "", ""])
-                began = event.at
-            elif rows and rows[-1][1] == event.attempt and rows[-1][4] == "runs":
-                rows[-1][3:] = [
-                    span((event.at - began).total_seconds()),
-                    status_label(event),
-                    event.code,
-                    event.message,
-                ]
+        for told in queries.attempts(job):
+            took = ((told["finished_at"] or timezone.now()) - told["started_at"]).total_seconds()
+            ended = label(told["status"], STATUS_LABELS[told["status"]])
+            rows.append([told["round"], told["attempt"], when(told["started_at"]), span(took), ended])
+            rows[-1] += [told["code"], told["message"]]
         return table(["Round", "Attempt", "Started", "Took", "Ended as", "Code", "Message"], rows)
 
     @admin.display(description="Bookings of this job")
@@ -224,9 +226,6 @@ class JobAdmin(ReadOnly):
 
     def finished(self, job: Job) -> str:
         return when(job.finished_at)
-
-    def slot(self, job: Job) -> str:
-        return str(job.slot_id or "–")
 
     @admin.display(description="Limits")
     def limits(self, job: Job) -> str:
@@ -271,8 +270,15 @@ class JobAdmin(ReadOnly):
         variant=ActionVariant.DANGER,
         dialog=question("Fail this job by hand?", "It ends at once, refunded.", yes="Fail the job", form=ReasonForm),
     )
-    def fail_one(self, request: HttpRequest, form: ReasonForm, object_id: str) -> HttpResponse:
+    def fail_by_hand_one(self, request: HttpRequest, form: ReasonForm, object_id: str) -> HttpResponse:
         return self._one(request, FAIL, object_id, form.cleaned_data["reason"])
+
+    def get_actions_detail(self, request: HttpRequest, object_id: str):
+        """Only what the job's state allows."""
+        job = self.get_object(request, object_id)
+        offered = {f"jobs_job_{verb.name}_one": verb for verb in (CANCEL, RETRY, FAIL)}
+        found = super().get_actions_detail(request, object_id)
+        return [it for it in found if job and job.status in offered[it.action_name].applies_to]
 
     def _one(self, request: HttpRequest, verb: Verb, object_id: str, reason: str = "") -> HttpResponse:
         job = self.get_object(request, object_id)

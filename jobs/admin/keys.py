@@ -10,6 +10,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.utils import timezone
+from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from unfold.decorators import action
 from unfold.enums import ActionVariant
@@ -66,12 +67,12 @@ class ScopeFilter(FieldFilter):
 class ApiKeyAdmin(ReadOnly):
     """Keys by their first characters. The secret itself is kept nowhere."""
 
-    list_display = ["name", "prefix", "owner", "scope", "state", "last_used", "created", "expires"]
+    list_display = ["name", "prefix", "owner", "may", "state", "last_used", "created", "expires"]
     list_select_related = ["owner"]
     list_filter = [ScopeFilter]
     ordering = ["-id"]
     search_fields = ["name", "prefix", "owner__username"]
-    fields = readonly_fields = ["name", "prefix", "owner", "scope", "state", "last_used", "created", "expires"]
+    fields = readonly_fields = ["name", "prefix", "owner", "may", "state", "last_used", "created", "expires"]
     actions = ["revoke"]
     actions_list = ["issue"]
     actions_detail = ["revoke_one"]
@@ -86,6 +87,10 @@ class ApiKeyAdmin(ReadOnly):
         if key.expires_at and key.expires_at <= timezone.now():
             return label("expired", "warning")
         return label("valid", "success")
+
+    @admin.display(description="Scope")
+    def may(self, key: ApiKey) -> SafeString:
+        return format_html('<span title="{}">{}</span>', key.get_scope_display(), key.scope)
 
     def last_used(self, key: ApiKey) -> str:
         return ago(key.last_used_at)
