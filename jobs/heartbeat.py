@@ -8,7 +8,7 @@ import time
 from datetime import timedelta
 
 from django.conf import settings
-from django.db import DatabaseError, connection
+from django.db import Error, connection
 from django.db.models.functions import Now
 
 from . import dispatch, lifecycle, slots
@@ -39,6 +39,7 @@ class Heart:
         self._thread: threading.Thread | None = None
         self._pid = 0
         self._new = threading.Event()
+        self._ended = False
 
     def start(self, queues: list[str]) -> None:
         """Begin beating for this process, once; registers its slot at the first chance."""
@@ -55,6 +56,14 @@ class Heart:
     def let_go(self) -> None:
         self._attempt = None
 
+    def stop(self) -> None:
+        """End the thread and wait for it; its connection is closed."""
+        self._ended = True
+        self._new.set()
+        if self._thread is not None:
+            self._thread.join()
+        self.slot = None
+
     def lives(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
 
@@ -69,6 +78,7 @@ class Heart:
     def _ensure_thread(self) -> None:
         if self._pid != os.getpid() or not self.lives():
             self._pid = os.getpid()
+            self._ended = False
             self._new = threading.Event()
             self._thread = threading.Thread(target=self._loop, name="heartbeat", daemon=True)
             self._thread.start()
@@ -80,7 +90,7 @@ class Heart:
         next_seen = time.monotonic()
         next_deaf_check = time.monotonic() + own["DEAF_SECONDS"]
         idle_since = time.monotonic()
-        while True:
+        while not self._ended:
             attempt = self._attempt
             try:
                 if attempt is not None:
@@ -94,11 +104,12 @@ class Heart:
                 if attempt is None and now >= next_deaf_check:
                     next_deaf_check = now + own["DEAF_SECONDS"] / 4
                     self._end_if_deaf(idle_since)
-            except DatabaseError as error:
+            except Error as error:
                 log.warning("Heartbeat could not reach the database: %s", type(error).__name__)
                 connection.close_if_unusable_or_obsolete()
-            self._new.clear()
             self._new.wait(own["WATCH_SECONDS"])
+            self._new.clear()
+        connection.close()
 
     def _watch(self, attempt: Attempt) -> None:
         attempt.judge_clocks()
@@ -132,7 +143,7 @@ class Heart:
         try:
             if isinstance(attempt.abort, JobError):
                 lifecycle.fail(attempt.lease, attempt.abort)
-        except (LeaseLost, DatabaseError) as error:
+        except (LeaseLost, Error) as error:
             log.warning("Job %s could not be settled before the kill: %s", attempt.lease.job_id, type(error).__name__)
         os.kill(os.getpid(), signal.SIGKILL)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.conf import settings
-from django.db import DatabaseError, IntegrityError, connection, transaction
+from django.db import Error, IntegrityError, connection, transaction
 from django.db.models import F, QuerySet
 from django.db.models.functions import Now
 
@@ -103,7 +103,7 @@ def submit(
             return earlier, False
         resolve(owner_id, kind, params)
         raise
-    except DatabaseError:  # in doubt: the commit may have been done
+    except Error:  # in doubt: the commit may have been done
         connection.close_if_unusable_or_obsolete()
         if not Job.objects.filter(pk=job.pk).exists():
             raise
@@ -275,9 +275,7 @@ def outcome(lease: Lease) -> Status | None:
 
 
 @write
-def settle(
-    stuck: QuerySet[Job], verdict: Callable[[Job], JobError], *, by: str, wait: bool = False
-) -> list[Settled]:
+def settle(stuck: QuerySet[Job], verdict: Callable[[Job], JobError], *, by: str, wait: bool = False) -> list[Settled]:
     """End the RUNNING attempts that `stuck` selects, each by its verdict: the one way out of RUNNING by failure.
 
     One transaction: into RETRY or FAILED, one event each, refunds. Rows that somebody else holds are left out
@@ -400,9 +398,7 @@ def _move(rows: QuerySet[Job], **changes: Any) -> int:
     return rows.update(**changes)
 
 
-def _end(
-    rows: QuerySet[Job], jobs: list[Job], to: Status, error: JobError, *, by: str, failures: int
-) -> list[Settled]:
+def _end(rows: QuerySet[Job], jobs: list[Job], to: Status, error: JobError, *, by: str, failures: int) -> list[Settled]:
     """Set locked jobs to a final status, tell it, and refund what the code's rule says."""
     _move(
         rows,

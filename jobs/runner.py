@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from django.conf import settings
-from django.db import DatabaseError, connection
+from django.db import Error, connection
 
 from . import artifacts, dispatch, kinds, lifecycle, slots
 from .attempt import Attempt
@@ -61,7 +61,7 @@ def _claim(queue: str) -> lifecycle.Lease | None:
         _Doubt.claim = False
     try:
         lease = lifecycle.claim(queue, slot_id)
-    except DatabaseError:
+    except Error:
         _Doubt.claim = True
         connection.close_if_unusable_or_obsolete()
         raise
@@ -112,7 +112,7 @@ def _work(attempt: Attempt) -> JobError | LeaseLost | None:
     except OSError as error:
         log.warning("Job %s: %s", attempt.lease.job_id, error)
         return attempt.abort or JobError(ErrorCode.storage_error, artifacts.storage_words(error))
-    except DatabaseError as error:  # an input's row could not be read
+    except Error as error:  # an input's row could not be read
         connection.close_if_unusable_or_obsolete()
         return _unexpected(attempt, error)
     except Exception as error:  # a kind's own bug becomes its job's error: the log has the traceback
@@ -156,7 +156,7 @@ def _settle(attempt: Attempt, error: JobError | LeaseLost | None) -> None:
             return
     except LeaseLost:
         pass
-    except DatabaseError as unanswered:
+    except Error as unanswered:
         log.error("Job %s could not be settled (%s); a watchman will", lease.job_id, type(unanswered).__name__)
         connection.close_if_unusable_or_obsolete()
         return
@@ -167,7 +167,7 @@ def _settle(attempt: Attempt, error: JobError | LeaseLost | None) -> None:
 def _until_answered(attempt: Attempt, settle: Callable[[], object], done: set[Status]) -> None:
     """Settle; when the answer is lost or the database away, look how it came out and try again until the deadline.
 
-    LeaseLost if somebody else ended the attempt; the last DatabaseError at the deadline.
+    LeaseLost if somebody else ended the attempt; the last database Error at the deadline.
     """
     doubt = False
     while True:
@@ -181,7 +181,7 @@ def _until_answered(attempt: Attempt, settle: Callable[[], object], done: set[St
             if doubt and lifecycle.outcome(attempt.lease) in done:
                 return
             raise
-        except DatabaseError as error:
+        except Error as error:
             doubt = True
             log.warning("Job %s: no answer to its settling (%s)", attempt.lease.job_id, type(error).__name__)
             if time.monotonic() > attempt.deadline():

@@ -60,6 +60,15 @@ def _quick_passwords():
         yield
 
 
+@pytest.fixture(autouse=True)
+def _empty_storage():
+    """The rows of a test are gone after it; so are its files before the next."""
+    from django.conf import settings
+
+    shutil.rmtree(settings.STORAGE_ROOT, ignore_errors=True)
+    shutil.rmtree(settings.WORK_ROOT, ignore_errors=True)
+
+
 @pytest.fixture
 def user(db, django_user_model):
     """Makes users: `user("carol", tokens=5)`; keyword arguments are fields of the user."""

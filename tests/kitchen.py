@@ -1,6 +1,6 @@
 """KITCHEN: a kind for tests that misbehaves as its params say. Enabled by JOBSITE_KINDS=tests.kitchen."""
 
-import subprocess
+import os
 import time
 
 from rest_framework import serializers
@@ -37,7 +37,7 @@ class Kitchen(Kind):
         if run.lease.failures < params["fail_times"]:
             raise JobError(ErrorCode[params["code"]], "Planned by the test.")
         if params["leak_child"]:
-            subprocess.Popen(["sleep", "3600"], cwd=run.workdir)
+            os.posix_spawnp("sleep", ["sleep", "3600"], {})
         if params["gobble"]:
             raise MemoryError
         until = time.monotonic() + params["seconds"]

@@ -1,0 +1,234 @@
+"""One attempt in this process: how each end of a run is settled. What needs a killed process is in tests/faults."""
+
+import os
+
+import pytest
+from django.conf import settings
+from django.db import OperationalError
+from django.db.models.functions import Now
+
+from jobs import artifacts, lifecycle, runner
+from jobs.engines import process
+from jobs.errors import ErrorCode, JobError
+from jobs.heartbeat import heart
+from jobs.models import Artifact, Job, Status
+from tests import invariants
+from tests.waiting import until
+from tokens.models import Account
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(autouse=True)
+def _brisk(monkeypatch):
+    quick = {"HEARTBEAT_SECONDS": 0.1, "WATCH_SECONDS": 0.05, "ABORT_GRACE": 5.0, "DRAIN_SECONDS": 5.0}
+    monkeypatch.setattr(settings, "JOBSITE", settings.JOBSITE | quick)
+    monkeypatch.setattr(heart, "_end_if_deaf", lambda idle_since: None)
+    yield
+    heart.stop()
+    invariants.check()
+
+
+def at(point: str, act, monkeypatch) -> None:
+    """Do `act` when the runner passes a named point for the first time."""
+    passed = []
+
+    def fault(name):
+        if name == point and not passed:
+            passed.append(name)
+            act()
+
+    for module in (runner, artifacts, lifecycle):
+        monkeypatch.setattr(module, "fault", fault)
+
+
+def run_one() -> Job:
+    lease = lifecycle.claim("cpu")
+    runner.run(lease)
+    return Job.objects.get(pk=lease.job_id)
+
+
+def test_a_run_publishes_its_output(submit):
+    submit()
+    job = run_one()
+    assert job.status == Status.SUCCEEDED
+    output = job.outputs.get()
+    assert (output.name, output.content_type) == ("dish.txt", "text/plain")
+    with artifacts.default_storage.open(output.key) as stored:
+        assert stored.read() == b"attempt 1\n"
+
+
+def test_progress_and_stage_ride_on_the_beat(submit, monkeypatch):
+    seen = []
+    plain = lifecycle.beat
+    monkeypatch.setattr(
+        lifecycle, "beat", lambda lease, **kw: (seen.append((kw["progress"], kw["stage"])), plain(lease, **kw))
+    )
+    submit(seconds=0.8)
+    run_one()
+    assert any(0 < progress < 1 and stage == "cooking" for progress, stage in seen)
+
+
+def test_a_cancel_is_seen_while_running(ann, submit):
+    import threading
+
+    from django.db import connections
+
+    job = submit(seconds=60)
+    lease = lifecycle.claim("cpu")
+
+    def cancel():
+        try:
+            until(lambda: Job.objects.get(pk=job.pk).stage == "cooking", seconds=10)
+            lifecycle.cancel(job.pk, by="test")
+        finally:
+            connections.close_all()
+
+    canceller = threading.Thread(target=cancel)
+    canceller.start()
+    runner.run(lease)  # returns at once, not after a minute
+    canceller.join()
+    assert (Job.objects.get().status, Account.objects.get(pk=ann.pk).balance) == (Status.CANCELED, 1000)
+
+
+@pytest.mark.parametrize("point", ["run.starting", "run.done", "publish.stored", "publish.before_commit"])
+def test_a_cancel_at_any_point_leaves_no_output(ann, submit, monkeypatch, point):
+    job = submit()
+    at(point, lambda: lifecycle.cancel(job.pk, by="test"), monkeypatch)
+    assert run_one().status == Status.CANCELED
+    assert not Artifact.objects.exists()
+    assert Account.objects.get(pk=ann.pk).balance == 1000
+
+
+def test_the_work_folder_is_gone_afterwards(submit):
+    submit(fail_times=1)
+    run_one()
+    assert not list(settings.WORK_ROOT.glob("*"))
+
+
+@pytest.mark.parametrize(
+    ("params", "code", "status"),
+    [
+        ({"fail_times": 1, "code": "ffmpeg_error"}, "ffmpeg_error", Status.FAILED),
+        ({"fail_times": 1, "code": "internal_error"}, "internal_error", Status.RETRY),
+        ({"gobble": True}, "out_of_memory", Status.RETRY),
+    ],
+)
+def test_what_a_kind_raises_settles_its_job(submit, params, code, status):
+    submit(**params)
+    job = run_one()
+    assert (job.status, job.error_code) == (status, code)
+
+
+def test_a_kinds_own_bug_is_an_internal_error(submit, monkeypatch):
+    from jobs import kinds
+
+    submit()
+    monkeypatch.setattr(kinds.get("KITCHEN"), "run", lambda run: 1 / 0, raising=False)
+    job = run_one()
+    assert (job.status, job.error_code) == (Status.RETRY, "internal_error")
+    assert "ZeroDivision" not in job.error_message
+
+
+def test_the_run_limit_ends_a_run(submit):
+    job = submit(seconds=60)
+    Job.objects.filter(pk=job.pk).update(run_limit=0.3)
+    done = run_one()
+    assert (done.status, done.error_code) == (Status.FAILED, "timeout")
+
+
+def test_a_stall_ends_a_run_that_does_not_look(submit):
+    """The kind sleeps without progress and never checks: it is interrupted."""
+    job = submit(seconds=60, stall=True)
+    Job.objects.filter(pk=job.pk).update(stall_limit=0.3)
+    done = run_one()
+    assert (done.status, done.error_code) == (Status.RETRY, "stalled")
+
+
+def test_a_settle_whose_answer_is_lost_is_found_done(submit, monkeypatch):
+    job = submit()
+
+    def lost():
+        raise OperationalError("the answer was lost")
+
+    at("settle.after", lost, monkeypatch)  # the commit is done
+    assert run_one().status == Status.SUCCEEDED
+    assert job.events.filter(status=Status.SUCCEEDED).count() == 1
+
+
+def test_a_database_that_is_away_for_a_moment_loses_nothing(submit, monkeypatch):
+    submit()
+    plain, tries = lifecycle.succeed, []
+
+    def away(lease, stored):
+        tries.append(1)
+        if len(tries) < 3:
+            raise OperationalError("gone")
+        plain(lease, stored)
+
+    monkeypatch.setattr(lifecycle, "succeed", away)
+    assert run_one().status == Status.SUCCEEDED
+    assert len(tries) == 3
+
+
+def test_a_claim_whose_answer_is_lost_is_handed_back(submit, monkeypatch):
+    job = submit()
+    heart.start(["cpu"])
+    until(lambda: heart.slot is not None)
+    plain = lifecycle.claim
+
+    def lost(queue, slot_id):
+        plain(queue, slot_id)
+        raise OperationalError("the answer was lost")
+
+    monkeypatch.setattr(lifecycle, "claim", lost)
+    with pytest.raises(OperationalError):
+        runner.drain("cpu", seconds=1)
+    monkeypatch.setattr(lifecycle, "claim", plain)
+    assert runner.drain("cpu", seconds=1) == 1
+    done = Job.objects.get(pk=job.pk)
+    assert (done.status, done.attempt, done.failures) == (Status.SUCCEEDED, 2, 0)
+
+
+def test_a_lost_lease_discards_what_was_stored(submit, monkeypatch):
+    job = submit()
+
+    def taken_over():
+        lifecycle.settle(Job.objects.all(), lambda row: JobError(ErrorCode.worker_timeout), by="test")
+        Job.objects.update(run_after=Now())
+        lifecycle.claim("cpu")
+
+    at("publish.before_commit", taken_over, monkeypatch)
+    run_one()
+    fresh = Job.objects.get(pk=job.pk)
+    assert (fresh.status, fresh.attempt, fresh.outputs.count()) == (Status.RUNNING, 2, 0)
+    assert artifacts.orphans() == []
+
+
+def test_nothing_runs_on_without_a_heartbeat(submit, monkeypatch):
+    submit(seconds=60)
+    monkeypatch.setattr(heart, "lives", lambda: False)
+    done = run_one()
+    assert (done.status, done.error_code) == (Status.RETRY, "internal_error")
+
+
+def test_a_leaked_child_does_not_outlive_its_run(submit, monkeypatch):
+    born = []
+    plain = os.posix_spawnp
+    monkeypatch.setattr(os, "posix_spawnp", lambda *args: (born.append(plain(*args)), born[-1])[1])
+    submit(leak_child=True)
+    run_one()
+    assert born and all(runner.slots.process_started(pid) is None for pid in born)
+
+
+def test_dead_work_folders_are_swept(tmp_path):
+    import socket
+
+    dead = settings.WORK_ROOT / f"{socket.gethostname()}.999999999.1.x.1"
+    dead.mkdir(parents=True)
+    assert runner.sweep_work_folders() == 1
+    assert not dead.exists()
+
+
+def test_walls_are_known():
+    assert process.walls() is not None
