@@ -90,7 +90,7 @@ class Attempt:
                     file_bytes=own["MEDIA_FILE_BYTES"],
                 ),
                 on_progress=moved,
-                stop=self.should_stop,
+                stop=self.check,
                 on_start=self._child_started,
                 binary=None if own["FFMPEG"] == "bundled" else own["FFMPEG"],
             )

@@ -48,7 +48,7 @@ class Clip:
         if self.movie is None or self.movie.audio is None:
             return None
         audio = replace(self.movie.audio, delay=self.movie.audio.delay - self.lead)
-        return audio if audio.end >= seconds - AUDIO_SLACK else None
+        return audio if audio.end >= seconds - AUDIO_SLACK and abs(audio.delay) < 1 else None
 
 
 @dataclass(frozen=True)
@@ -197,6 +197,8 @@ def copyable_audio(clip: Clip) -> tuple | None:
         or audio.timescale != audio.rate
         or audio.channels not in (1, 2)
     ):
+        return None
+    if max(audio.deltas) > 60 * audio.timescale:
         return None
     config = mp4.aac_lc(audio.config)
     return (audio.rate, audio.channels, config) if config else None

@@ -15,7 +15,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO
 
-from jobs.engines.mp4 import IDENTITY, Track
+from jobs.engines.mp4 import IDENTITY, Track, parameter_sets
 
 AAC_SAMPLES = 1024  # in one packet of AAC-LC
 PIECE = 1024**2  # bytes read at once
@@ -162,19 +162,6 @@ def _sound(audios: list[Track], starts: list[Fraction], pictures: _Table) -> _Ta
     table.delay = max(0, round(Fraction(begin, rate) * pictures.timescale))
     table.length = min(pictures.length, round(Fraction(clock, rate) * pictures.timescale)) - table.delay
     return table
-
-
-def parameter_sets(avcc: bytes) -> bytes:
-    """The SPS and PPS of an avcC, each with its 4-byte length, as they stand in a sample (14496-15, 5.3.3.1)."""
-    found, at = b"", 6
-    for count in (avcc[5] & 31, None):
-        if count is None:
-            count, at = avcc[at], at + 1
-        for _ in range(count):
-            size = int.from_bytes(avcc[at : at + 2], "big")
-            found += size.to_bytes(4, "big") + avcc[at + 2 : at + 2 + size]
-            at += 2 + size
-    return found
 
 
 # --- samples -------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-MAX_INDEX_BYTES = 256 * 1024**2
+MAX_INDEX_BYTES = 64 * 1024**2
 MAX_SAMPLES = 6 * 3600 * 240
 
 
@@ -75,6 +75,8 @@ class Track:
         """Whether the pictures are all shown, from the first one on, and of one description: then they can be moved."""
         if self.descriptions > 1:
             return False
+        if self.shifts and max(max(self.shifts), -min(self.shifts)) > 10 * self.timescale:
+            return False
         tick = Fraction(max(self.deltas), self.timescale)
         first = 0
         if self.shifts:
@@ -132,6 +134,23 @@ def aac_lc(esds: bytes) -> bytes | None:
     config = esds[at : at + 2]
     plain = len(config) == 2 and config[0] >> 3 == 2 and not config[1] & 4
     return config if plain and (config[0] & 7) << 1 | config[1] >> 7 != 15 else None
+
+
+def parameter_sets(avcc: bytes) -> bytes:
+    """The SPS and PPS of an avcC, each with its 4-byte length, as they stand in a sample (14496-15, 5.3.3.1).
+
+    IndexError if the avcC ends too early.
+    """
+    found, at, count = b"", 6, avcc[5] & 31
+    for last in (False, True):
+        for _ in range(count):
+            size = int.from_bytes(avcc[at : at + 2], "big")
+            found += size.to_bytes(4, "big") + avcc[at + 2 : at + 2 + size]
+            at += 2 + size
+        count, at = (0, at) if last else (avcc[at], at + 1)
+    if at > len(avcc):
+        raise IndexError
+    return found
 
 
 def read(path: Path) -> Movie:
@@ -261,6 +280,8 @@ def _track(kind: str, trak: dict, media: dict, movie_timescale: int, path: Path,
     )
     if not sizes or not timescale:
         raise Unsupported("an empty track")
+    if sync and not 0 <= min(sync) <= max(sync) < len(sizes):
+        raise IndexError
     _describe(track)
     return track
 
@@ -282,6 +303,8 @@ def _describe(track: Track) -> None:
         inner = _tree(entry[36:])
         names = [b"esds"]
     track.config = next((bytes(inner[name]) for name in names if name in inner), b"")
+    if b"avcC" in inner:
+        parameter_sets(track.config)  # IndexError now, not while a film is written
 
 
 def _numbers(data: memoryview, at: int, count: int, code: str) -> array:

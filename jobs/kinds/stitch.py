@@ -45,6 +45,9 @@ class Stitch(Kind):
     def run(self, run: Run) -> None:
         run.progress(0.0, "looking at the clips")
         clips = [clipping.look(f"clips.{n}", run.input(ref)) for n, ref in enumerate(run.params["clips"])]
+        tracks = [track for clip in clips if clip.movie for track in (clip.movie.video, clip.movie.audio) if track]
+        if sum(track.count for track in tracks) > 2 * media.MAX_FRAMES:  # their tables are held in memory
+            raise JobError(ErrorCode.bad_input, "clips have too many pictures and sounds in all.")
         form = look_closer(run, clips)
         sound = look_at_sound(run, clips)
         run.progress(LOOKED, "encoding what differs")
