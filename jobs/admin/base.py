@@ -6,6 +6,7 @@ from typing import Any
 
 from django import forms
 from django.contrib.admin import ShowFacets
+from django.contrib.admin.options import IncorrectLookupParameters
 from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
 from django.urls import reverse
@@ -13,9 +14,10 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin, TabularInline
-from unfold.contrib.filters.admin import DropdownFilter
+from unfold.contrib.filters.admin import DropdownFilter, RangeDateTimeFilter
 from unfold.forms import BaseDialogForm
 from unfold.paginator import InfinitePaginator
+from unfold.utils import parse_datetime_str
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from jobs.models import Job, Status
@@ -69,6 +71,21 @@ class FieldFilter(DropdownFilter):
 
     def queryset(self, request, queryset):
         return queryset.filter(**{self.parameter_name: self.value()}) if self.value() else queryset
+
+
+class TimeFilter(RangeDateTimeFilter):
+    """Between two moments, in UTC; a date without a time means that whole day."""
+
+    def queryset(self, request, queryset):
+        for end, lookup, clock in (("from", "gte", "00:00:00"), ("to", "lte", "23:59:59.999999")):
+            day, time = (self.used_parameters.get(f"{self.parameter_name}_{end}_{part}") for part in (0, 1))
+            if not day:
+                continue
+            moment = parse_datetime_str(f"{day} {time or clock}")
+            if moment is None:
+                raise IncorrectLookupParameters
+            queryset = queryset.filter(**{f"{self.parameter_name}__{lookup}": timezone.make_aware(moment)})
+        return queryset
 
 
 class SureForm(BaseDialogForm):

@@ -4,7 +4,6 @@ from django import forms
 from django.contrib import admin, messages
 from django.http import HttpRequest, HttpResponse
 from django.utils.safestring import SafeString
-from unfold.contrib.filters.admin import RangeDateTimeFilter
 from unfold.decorators import action
 from unfold.enums import ActionVariant
 from unfold.forms import BaseDialogForm
@@ -14,7 +13,7 @@ from jobs import cleanup, policy
 from jobs.errors import Refused
 from jobs.models import CleanupRun
 
-from .base import ReadOnly, job_link, label, leave_dialog, question, span, table, when, who
+from .base import ReadOnly, TimeFilter, job_link, label, leave_dialog, question, span, table, when, who
 
 SHOWN = 200  # lines of a report on its page; the row keeps them all
 
@@ -52,7 +51,7 @@ class CleanupRunAdmin(ReadOnly):
     list_display = [
         "started", "by", "mode", "found", "cleaned", "retried", "could_not", "tokens_refunded", "timeout", "took",
     ]  # fmt: skip
-    list_filter = ["dry_run", ("started_at", RangeDateTimeFilter)]
+    list_filter = ["dry_run", ("started_at", TimeFilter)]
     ordering = ["-id"]
     actions_detail = ["clean_up_now"]
     fieldsets = [

@@ -9,7 +9,6 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
-from unfold.contrib.filters.admin import RangeDateTimeFilter
 from unfold.decorators import action
 from unfold.enums import ActionVariant
 
@@ -25,6 +24,7 @@ from .base import (
     ReadOnly,
     ReadOnlyInline,
     ReasonForm,
+    TimeFilter,
     ago,
     bar,
     label,
@@ -109,7 +109,7 @@ class JobAdmin(ReadOnly):
     list_display = [
         "job", "kind", "owner", "state", "progressing", "heartbeat", "tries", "price", "error_code", "created",
     ]  # fmt: skip
-    list_filter = [StatusFilter, KindFilter, QueueFilter, ErrorFilter, ("created_at", RangeDateTimeFilter)]
+    list_filter = [StatusFilter, KindFilter, QueueFilter, ErrorFilter, ("created_at", TimeFilter)]
     list_select_related = ["owner"]
     ordering = ["-id"]
     search_fields = ["id", "owner__username"]  # read by get_search_results

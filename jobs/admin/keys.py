@@ -117,9 +117,7 @@ class ApiKeyAdmin(ReadOnly):
         with transaction.atomic():
             key, secret = keys.issue(owner, wanted["name"], wanted["scope"], expires_at=expires_at)
             self.log_addition(request, key, f"Issued to {owner}, scope {key.scope}.")
-        answer = TemplateResponse(request, "admin/jobs/key_issued.html", {"key": key, "secret": secret})
-        answer["Cache-Control"] = "no-store"
-        return answer
+        return TemplateResponse(request, "admin/jobs/key_issued.html", {"key": key, "secret": secret})
 
     @admin.action(description="Revoke", permissions=["operate"])
     def revoke(self, request: HttpRequest, chosen: QuerySet[ApiKey]) -> None:

@@ -1,0 +1,90 @@
+"""The operator's commands: cleanup_stuck_jobs (dry unless told) and fail_job."""
+
+import io
+import json
+import uuid
+from datetime import timedelta
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db.models.functions import Now
+
+from jobs.models import CleanupRun, Job
+from tokens.models import Account
+
+
+def run(*arguments: str) -> str:
+    out = io.StringIO()
+    call_command(*arguments, stdout=out, stderr=out)
+    return out.getvalue()
+
+
+@pytest.fixture
+def stuck(running):
+    lease = running(max_attempts=1)
+    Job.objects.filter(pk=lease.job_id).update(heartbeat_at=Now() - timedelta(hours=1))
+    return Job.objects.get(pk=lease.job_id)
+
+
+def test_cleanup_shows_then_does(stuck, ann):
+    shown = run("cleanup_stuck_jobs")
+    assert str(stuck.pk) in shown and "would clean up 1 jobs; --execute does it" in shown
+    stuck.refresh_from_db()
+    assert stuck.status == "RUNNING"
+    assert "cleaned up 1 of 1 jobs, 10 tokens refunded" in run("cleanup_stuck_jobs", "--execute")
+    stuck.refresh_from_db()
+    assert (stuck.status, Account.objects.get(pk=ann.pk).balance) == ("FAILED", 1000)
+    assert list(CleanupRun.objects.values_list("by", "dry_run")) == [("command", False), ("command", True)]
+
+
+def test_cleanup_takes_its_own_timeout_and_speaks_json(stuck):
+    report = json.loads(run("cleanup_stuck_jobs", "--timeout", "7200", "--json"))
+    assert (report["found"], report["dry_run"], report["timeout"]) == (0, True, 7200.0)
+    report = json.loads(run("cleanup_stuck_jobs", "--batch-size", "1", "--json", "--execute"))
+    assert (report["found"], report["cleaned"], report["tokens_refunded"]) == (1, 1, 10)
+    assert report["jobs"][0]["jobId"] == str(stuck.pk)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("wrong", [("--timeout", "1"), ("--timeout", "nan"), ("--batch-size", "0")])
+def test_cleanup_refuses_naming_the_option(wrong):
+    with pytest.raises(CommandError, match=f"{wrong[0]}: Must be"):
+        run("cleanup_stuck_jobs", *wrong)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_cleanup_that_could_not_settle_a_job_fails(stuck, monkeypatch):
+    def broken(*_, **__):
+        raise RuntimeError("planted")
+
+    monkeypatch.setattr("jobs.lifecycle.settle", broken)
+    with pytest.raises(CommandError, match="1 jobs could not be settled"):
+        run("cleanup_stuck_jobs", "--execute")
+
+
+def test_fail_job_ends_it_refunded_with_the_reason(submit, ann):
+    job = submit()
+    assert run("fail_job", str(job.pk), "--reason", "wrong model") == (
+        f"{job.pk} is FAILED (manual_intervention): 10 tokens refunded\n"
+    )
+    job.refresh_from_db()
+    assert (job.status, job.error_message) == ("FAILED", "wrong model")
+    assert Account.objects.get(pk=ann.pk).balance == 1000
+    with pytest.raises(CommandError, match=r"^The job is FAILED\.$"):
+        run("fail_job", str(job.pk), "--reason", "again")
+    assert Account.objects.get(pk=ann.pk).balance == 1000
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("job", "reason", "told"),
+    [
+        (str(uuid.uuid4()), "x", "There is no such thing"),
+        ("nonsense", "x", "nonsense is not a job's id"),
+        (str(uuid.uuid4()), "  ", "--reason must have"),
+        (str(uuid.uuid4()), "x" * 1001, "--reason must have"),
+    ],
+)
+def test_fail_job_refuses_in_one_sentence(job, reason, told):
+    with pytest.raises(CommandError, match=told):
+        run("fail_job", job, "--reason", reason)
