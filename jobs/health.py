@@ -11,7 +11,7 @@ from datetime import timedelta
 
 from celery import current_app
 from django.conf import settings
-from django.db import DatabaseError, connection
+from django.db import Error, connection
 from django.db.migrations.executor import MigrationExecutor
 from django.db.migrations.recorder import MigrationRecorder
 from django.db.models import OuterRef, Subquery
@@ -48,7 +48,7 @@ def report() -> list[Check]:
         return [reached, *alone]
     try:
         return [reached, *alone, _ledger(), *_ticks(), *_queues()]
-    except DatabaseError as error:
+    except Error as error:
         connection.close_if_unusable_or_obsolete()
         return [Check("database", False, type(error).__name__), *alone]
 
@@ -66,7 +66,7 @@ def _database() -> Check:
     try:
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")
-    except DatabaseError as error:
+    except Error as error:
         connection.close_if_unusable_or_obsolete()
         return Check("database", False, type(error).__name__)
     return Check("database", True)

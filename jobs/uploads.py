@@ -11,7 +11,7 @@ from pathlib import Path
 from django.conf import settings
 from django.core.files import File
 from django.core.files.storage import default_storage
-from django.db import DatabaseError, IntegrityError, connection, transaction
+from django.db import Error, IntegrityError, connection, transaction
 from django.db.models import Exists, OuterRef
 from django.db.models.functions import Now
 from django.utils import timezone
@@ -52,7 +52,7 @@ def take_in(owner_id: int, file: File, *, path: Path, sha256: str, name: str) ->
         raise Refused(ErrorCode.storage_full, retry_after=60.0) from error
     try:
         upload.save(force_insert=True)
-    except DatabaseError:  # in doubt: the commit may have been done. If nobody can say, the sweep finds the file later
+    except Error:  # in doubt: the commit may have been done. If nobody can say, the sweep finds the file later
         connection.close_if_unusable_or_obsolete()
         if not Upload.objects.filter(pk=upload.pk).exists():
             default_storage.delete(upload.key)

@@ -7,7 +7,7 @@ from importlib import import_module
 
 from asgiref.sync import sync_to_async
 from django.conf import settings
-from django.db import DatabaseError, close_old_connections
+from django.db import Error, close_old_connections
 from django.http import parse_cookie
 
 from .. import intake, keys
@@ -55,7 +55,7 @@ def _may_not_upload(headers: dict[bytes, str], size: int) -> Refused | None:
             return Refused(ErrorCode.not_authenticated)
     except Refused as refused:
         return refused
-    except DatabaseError:
+    except Error:
         return Refused(ErrorCode.database_unavailable)
     finally:
         close_old_connections()
