@@ -103,8 +103,6 @@ def _failure(ended: process.Finished, cwd: Path) -> JobError:
     words = last_words(ended.tail, cwd)
     if ended.returncode == -signal.SIGXFSZ:
         return JobError(ErrorCode.ffmpeg_error, "The output would be larger than one file may be.")
-    if ended.returncode == -signal.SIGXCPU:
-        return JobError(ErrorCode.timeout, "The work needed more processor time than it may use.")
     if ended.returncode < 0:
         name = signal.Signals(-ended.returncode).name if -ended.returncode in set(signal.Signals) else "a signal"
         return JobError(ErrorCode.ffmpeg_error, f"FFmpeg was ended by {name}. {words}".strip(), retryable=True)

@@ -12,6 +12,7 @@ import contextlib
 import functools
 import logging
 import os
+import resource
 import selectors
 import shutil
 import signal
@@ -55,7 +56,7 @@ class Walls:
         if "prlimit" in self.tools:
             cpu = max(1, int(limits.cpu_seconds))
             words += [*self.tools["prlimit"], f"--as={limits.memory_bytes}", f"--fsize={limits.file_bytes}"]
-            words += [f"--cpu={cpu}:{cpu + 5}", "--core=0", "--nofile=256"]  # soft: SIGXCPU, which says why; hard: KILL
+            words += [f"--cpu={cpu}", "--core=0", "--nofile=256"]  # soft and hard: FFmpeg catches SIGXCPU, not KILL
         return [*words, *self.tools.get("unshare", []), *self.tools.get("setpriv", [])]
 
 
@@ -103,9 +104,11 @@ def run(
 
     `on_line` gets each line of stdout, stderr's last lines come back in `tail`; lines are cut at `line_characters`.
     `on_start` gets the pid. `stop` is asked every 0.1 s: True kills the child and raises Stopped, and whatever it
-    raises itself passes through with the child killed. JobError(timeout) after `limits.seconds`; JobError(config_error)
-    if the program cannot be started.
+    raises itself passes through with the child killed. JobError(timeout) after `limits.seconds` or `cpu_seconds`;
+    JobError(config_error) if the program cannot be started.
     """
+    if shutil.which(argv[0]) is None:  # asked here: behind the walls it would only be a tool's exit code
+        raise JobError(ErrorCode.config_error, f"{Path(argv[0]).name} is not a program on this host.")
     try:
         child = subprocess.Popen(
             [*walls().argv(limits), *argv],
@@ -120,13 +123,22 @@ def run(
     except OSError as wrong:
         raise JobError(ErrorCode.config_error, f"{Path(argv[0]).name} cannot be started: {wrong.strerror}.") from wrong
     tail: deque[str] = deque(maxlen=TAIL_LINES)
+    before = _cpu_of_children()
     try:
         if on_start:
             on_start(child.pid)
         _read(child, _Lines(on_line, line_characters), _Lines(tail.append, line_characters), stop, limits.seconds)
     finally:
         returncode = _end(child)
+    if returncode == -signal.SIGKILL and _cpu_of_children() - before >= limits.cpu_seconds - 0.1:
+        raise JobError(ErrorCode.timeout, "The work needed more processor time than it may use.")
     return Finished(returncode, list(tail))
+
+
+def _cpu_of_children() -> float:
+    """CPU seconds of all children reaped so far."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 class _Lines:

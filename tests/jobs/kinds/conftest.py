@@ -1,0 +1,3 @@
+from tests.jobs.kinds.material import material
+
+__all__ = ["material"]
