@@ -41,6 +41,14 @@ def redact(text: str) -> str:
     return _IN_URLS.sub(r"\1***@", text)
 
 
+class WithoutProbes(logging.Filter):
+    """For Django's request log: a red /health is the answer to its caller, not a failure of the request."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        path = getattr(getattr(record, "request", None), "path", "")
+        return not (getattr(record, "status_code", None) == 503 and path.strip("/") in ("health", "readyz"))
+
+
 class LineFormatter(logging.Formatter):
     """`time level logger message`: UTC, exactly one line, no control characters, no secrets."""
 

@@ -393,10 +393,12 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"()": "jobsite.logs.LineFormatter"}},
+    "filters": {"without_probes": {"()": "jobsite.logs.WithoutProbes"}},
     "handlers": _handlers,
     "root": {"handlers": list(_handlers), "level": _log_level},
     "loggers": {
         "django.server": {"level": "WARNING"},
+        "django.request": {"filters": ["without_probes"]},
         "celery.worker.strategy": {"level": "WARNING"},  # one line a nudge is noise; transitions are logged by jobs
         "celery.app.trace": {"level": "WARNING"},
         "celery.beat": {"level": "WARNING"},

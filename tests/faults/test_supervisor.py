@@ -10,6 +10,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 
@@ -28,6 +29,19 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def children(pids: Iterable[int]) -> set[int]:
+    """The processes that these have started, whatever name they run under (a job's FFmpeg has no environment)."""
+    lists = (Path(f"/proc/{pid}/task").glob("*/children") for pid in pids)
+    return {int(child) for files in lists for file in files for child in file.read_text().split()}
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 class Up:
@@ -89,6 +103,18 @@ class Up:
         """The process of that name that the supervisor started."""
         children = Path(f"/proc/{self.supervisor.pid}/task/{self.supervisor.pid}/children").read_text().split()
         return next(iter(self.pids().get(name, set()) & set(map(int, children))), None)
+
+    def render(self) -> None:
+        """Submit a film that takes FFmpeg a good while."""
+        command = [sys.executable, "manage.py", "api_key", "ann", "--create", "--tokens", "100"]
+        key = subprocess.run(command, cwd=settings.BASE_DIR, env=self.env, capture_output=True, check=True, text=True)
+        params = {"prompt": "a long film", "seconds": 60, "width": 1920, "height": 1080, "fps": 60}
+        headers = {"Authorization": f"Bearer {key.stdout.strip()}", "Content-Type": "application/json"}
+        body = json.dumps({"kind": "RENDER", "params": params}).encode()
+        with urllib.request.urlopen(
+            urllib.request.Request(f"{self.url}/api/jobs/", body, headers), timeout=10
+        ) as answer:
+            assert answer.status == 202
 
     def close(self) -> None:
         if self.supervisor:
@@ -159,11 +185,14 @@ def test_two_side_by_side_and_kill_minus_9_of_one_supervisor_leaves_nothing_of_i
     assert len(str(deep.home)) == 150
     deep.healthy(60)
     other.healthy(60)
-    until(lambda: len(deep.pids().get("worker", ())) == 2, seconds=20)  # its pool child too
+    deep.render()
+    ffmpeg = until(lambda: children(deep.pids().get("worker", ())) - deep.pids()["worker"], seconds=20)
+    assert len(deep.pids()["worker"]) == 2  # its pool child too
 
     deep.supervisor.kill()
     deep.supervisor.wait()
     until(lambda: not deep.pids(), seconds=5)
+    until(lambda: not any(map(alive, ffmpeg)), seconds=2)
     assert other.health() == 200
     deep.start().healthy(60)
 

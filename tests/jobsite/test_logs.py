@@ -89,3 +89,10 @@ def test_old_files_go(tmp_path):
         handler.emit(record(f"{number} {'x' * 60}"))
     handler.close()
     assert {path.name for path in tmp_path.iterdir()} == {"web.log", "web.log.1", "web.log.2", "web.log.lock"}
+
+
+@pytest.mark.parametrize(("path", "logged"), [("/health", False), ("/readyz/", False), ("/api/jobs/", True)])
+def test_a_red_probe_is_no_error_of_its_request(path, logged, rf):
+    unavailable = record("Service Unavailable: %s", path)
+    unavailable.request, unavailable.status_code = rf.get(path), 503
+    assert bool(logs.WithoutProbes().filter(unavailable)) == logged
