@@ -27,19 +27,14 @@ FINAL = ("SUCCEEDED", "FAILED", "CANCELED")
 Job = dict[str, Any]  # as the API answers it
 
 
-@dataclass
 class Client:
     """A client of the API: one key, and the patience that Retry-After asks for."""
 
-    url: str
-    key: str
-    labels: dict[str, str] = field(default_factory=dict)  # of the jobs that it submitted, by id
-
-    def __post_init__(self):
-        headers = {"Authorization": f"Bearer {self.key}"}
-        self.http = httpx.Client(
-            base_url=self.url, headers=headers, timeout=60, trust_env=False
-        )  # no proxy to ourselves
+    def __init__(self, url: str, key: str):
+        own = {"Authorization": f"Bearer {key}"}
+        self.http = httpx.Client(base_url=url, headers=own, timeout=60, trust_env=False)  # no proxy on the way home
+        self.labels: dict[str, str] = {}  # of the jobs that it submitted, by id
+        self.close = self.http.close
 
     def call(self, method: str, path: str, **options) -> Any:
         """The JSON that a request is answered with. Failed with the answer's own words if it is refused."""
@@ -118,7 +113,7 @@ def expect(true: object, sentence: str) -> None:
 
 
 def run(folder: Path, clips: list[Path], screen: demo_screen.Screen) -> None:
-    """Show all of it. Failed, with one sentence, at the first thing that is not true; either way nothing is left running.
+    """Show all of it. Failed, with one sentence, at the first thing that is not true; nothing is left running.
 
     The film stays in `folder`. `clips` are stitched instead of the renders, if given.
     """

@@ -32,7 +32,7 @@ class Screen:
 
     @contextmanager
     def bars(self) -> Iterator[Callable[[list[Row]], None]]:
-        """A function that shows rows: over the last ones in a terminal, else each row at every quarter that it passes."""
+        """A function that shows rows: over the last ones in a terminal, else a row at every quarter that it passes."""
         shown: dict[str, tuple[str, int]] = {}
         drawn = 0
 
