@@ -38,8 +38,8 @@ class SlotAdmin(ReadOnly):
 
     @admin.display(description="Last seen")
     def alive(self, slot: Slot) -> SafeString:
-        """Green while it writes its heartbeat, red once five beats are missing."""
-        late = (timezone.now() - slot.seen_at).total_seconds() > max(15.0, 5 * settings.JOBSITE["HEARTBEAT_SECONDS"])
+        """Green while it writes its heartbeat, red once three beats are missing, as /health counts."""
+        late = (timezone.now() - slot.seen_at).total_seconds() > max(10.0, 3 * settings.JOBSITE["HEARTBEAT_SECONDS"])
         return label(ago(slot.seen_at), "danger" if late else "success")
 
     @admin.display(description="Runs")
