@@ -1,4 +1,4 @@
-"""Files of outputs and uploads, over Django's storage API. A stored output exists only when an Artifact row names it."""
+"""Files of outputs and uploads, over Django's storage API. An output exists only when an Artifact row names it."""
 
 import errno
 import hashlib

@@ -13,7 +13,7 @@ from django.db.models.functions import Now
 
 from . import dispatch, lifecycle, slots
 from .attempt import Attempt
-from .errors import JobError, LeaseLost
+from .errors import ErrorCode, JobError, LeaseLost
 from .faults import fault
 from .models import Slot
 
@@ -35,6 +35,7 @@ class Heart:
         self.queues: list[str] = []
         self.stopping = False  # SIGTERM came: finish nothing new
         self.claimed_at: float | None = None  # monotonic
+        self._stopping_since = 0.0  # monotonic
         self._attempt: Attempt | None = None
         self._thread: threading.Thread | None = None
         self._pid = 0
@@ -52,6 +53,8 @@ class Heart:
         self._attempt = attempt
         self._ensure_thread()
         self._new.set()
+        if self.stopping:  # SIGTERM came between the claim and here
+            self.terminate()
 
     def let_go(self) -> None:
         self._attempt = None
@@ -69,9 +72,8 @@ class Heart:
 
     def terminate(self, *_signal) -> None:
         """SIGTERM's handler: hand the running attempt back, claim no more."""
-        from .errors import ErrorCode
-
         self.stopping = True
+        self._stopping_since = self._stopping_since or time.monotonic()
         if self._attempt is not None:
             self._attempt.end(JobError(ErrorCode.worker_shutdown))
 
@@ -98,7 +100,9 @@ class Heart:
                     idle_since = time.monotonic()
                     self._watch(attempt)
                 now = time.monotonic()
-                if now >= next_seen:
+                if self.stopping:
+                    self._end_when_abandoned(now)
+                elif now >= next_seen:
                     self._seen()
                     next_seen = now + own["HEARTBEAT_SECONDS"]
                 if attempt is None and now >= next_deaf_check:
@@ -107,6 +111,10 @@ class Heart:
             except Error as error:
                 log.warning("Heartbeat could not reach the database: %s", type(error).__name__)
                 connection.close_if_unusable_or_obsolete()
+            except Exception:  # a bug of ours: the thread lives on, to see to it that the run ends
+                log.exception("Heartbeat failed")
+                if attempt is not None:
+                    attempt.end(JobError(ErrorCode.internal_error, "The attempt's heartbeat failed."))
             self._new.wait(own["WATCH_SECONDS"])
             self._new.clear()
         connection.close()
@@ -145,7 +153,8 @@ class Heart:
                 lifecycle.fail(attempt.lease, attempt.abort)
         except (LeaseLost, Error) as error:
             log.warning("Job %s could not be settled before the kill: %s", attempt.lease.job_id, type(error).__name__)
-        os.kill(os.getpid(), signal.SIGKILL)
+        finally:
+            os.kill(os.getpid(), signal.SIGKILL)
 
     def _seen(self) -> None:
         if self.slot is None:
@@ -156,6 +165,11 @@ class Heart:
             claimed["claimed_at"] = Now() - timedelta(seconds=time.monotonic() - self.claimed_at)
         if not Slot.objects.filter(pk=self.slot.pk).update(seen_at=Now(), **claimed):
             self.slot = slots.register(self.queues)
+
+    def _end_when_abandoned(self, now: float) -> None:
+        """TERM came to this process alone and its worker lives on: end, so that the pool starts one that works."""
+        if self._attempt is None and now - self._stopping_since > 2 * settings.CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT:
+            os.kill(os.getpid(), signal.SIGKILL)
 
     def _end_if_deaf(self, idle_since: float) -> None:
         """Idle beside due work for DEAF_SECONDS: this worker no longer hears nudges. Its supervisor starts another."""

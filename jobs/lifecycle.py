@@ -12,7 +12,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import Error, IntegrityError, connection, transaction
-from django.db.models import F, QuerySet
+from django.db.models import QuerySet
 from django.db.models.functions import Now
 
 from tokens import ledger
@@ -120,7 +120,7 @@ def _sell(job: Job, inputs: list[JobInput], key: str | None, body_hash: str) -> 
     _event(job, Status.QUEUED, by=f"user:{job.owner_id}", tokens=-job.price)
     if inputs:
         for needed in inputs:
-            needed.job = job
+            needed.pk, needed.job = None, job  # no number of a try that was undone: on SQLite it may be another's now
         JobInput.objects.bulk_create(inputs)
     if key:
         IdempotencyKey.objects.create(owner_id=job.owner_id, key=key, body_hash=body_hash, job_id=job.pk)
@@ -248,6 +248,8 @@ def succeed(lease: Lease, stored: Iterable[Artifact]) -> None:
     if not moved:
         raise LeaseLost(lease.job_id, lease.attempt)
     outputs = list(stored)
+    for output in outputs:
+        output.pk = None  # as in _sell
     if outputs:
         Artifact.objects.bulk_create(outputs)
     _event(lease, Status.SUCCEEDED, by="worker")

@@ -88,7 +88,7 @@ def run(lease: lifecycle.Lease) -> None:
 
 def _work(attempt: Attempt) -> JobError | LeaseLost | None:
     """Run the kind. Returns why the attempt failed, None if it did not."""
-    previous = signal.signal(INTERRUPT, lambda *_: _interrupt(attempt))
+    signal.signal(INTERRUPT, lambda *_: _interrupt(attempt))
     try:
         attempt.workdir.mkdir(parents=True, mode=0o700)
         fault("run.starting")
@@ -115,11 +115,11 @@ def _work(attempt: Attempt) -> JobError | LeaseLost | None:
     except Error as error:  # an input's row could not be read
         connection.close_if_unusable_or_obsolete()
         return _unexpected(attempt, error)
-    except Exception as error:  # a kind's own bug becomes its job's error: the log has the traceback
+    except Exception as error:  # noqa: BLE001 - a kind's own bug becomes its job's error: the log has the traceback
         return _unexpected(attempt, error)
     finally:
         attempt.interruptible = False
-        signal.signal(INTERRUPT, previous)
+        signal.signal(INTERRUPT, signal.SIG_IGN)  # one that comes late must not end the process
 
 
 def _unexpected(attempt: Attempt, error: Exception) -> JobError | LeaseLost:
@@ -140,8 +140,8 @@ def _settle(attempt: Attempt, error: JobError | LeaseLost | None) -> None:
         if error is None:
             try:
                 stored = artifacts.store(lease.job_id, lease.attempt, attempt.outputs)
-                fault("publish.before_commit")
                 attempt.check()
+                fault("publish.before_commit")
                 _until_answered(attempt, lambda: lifecycle.succeed(lease, stored), {Status.SUCCEEDED})
                 log.info("Job %s succeeded in %.1f s", lease.job_id, time.monotonic() - attempt.began)
                 return

@@ -33,7 +33,12 @@ def work_queues() -> list[str]:
     return sorted({kind.queue for kind in REGISTRY.values()})
 
 
-@shared_task(name="jobs.work")
+# Celery's own limits come after the runner's: soft ends the process from within, hard from outside (seconds).
+SOFT = max(kind.limits.run for kind in REGISTRY.values()) + settings.JOBSITE["RUN_GRACE"] + 60
+HARD = SOFT + 60
+
+
+@shared_task(name="jobs.work", soft_time_limit=SOFT, time_limit=HARD)
 def work(queue: str) -> int:
     """A nudge. Claim and run due jobs of `queue` for about two seconds; how many were run is only for the log.
 

@@ -25,7 +25,7 @@ class Kitchen(Kind):
         stall = serializers.BooleanField(default=False)  # sleep without progress
         stubborn = serializers.BooleanField(default=False)  # ignore every exception
         leak_child = serializers.BooleanField(default=False)  # leave a process behind
-        gobble = serializers.BooleanField(default=False)  # run out of memory
+        gobble = serializers.BooleanField(default=False)  # ask for memory until there is no more
         price = serializers.IntegerField(min_value=0, max_value=1000, default=1)
         output = serializers.BooleanField(default=True)
 
@@ -39,7 +39,9 @@ class Kitchen(Kind):
         if params["leak_child"]:
             os.posix_spawnp("sleep", ["sleep", "3600"], {})
         if params["gobble"]:
-            raise MemoryError
+            hoard = [bytes(1 << 28)]  # not touched, so it only counts where a limit is set
+            while True:
+                hoard.append(bytes(len(hoard[-1]) * 4))
         until = time.monotonic() + params["seconds"]
         while (left := until - time.monotonic()) > 0:
             try:

@@ -10,7 +10,7 @@ from rest_framework import serializers
 
 @dataclass(frozen=True)
 class Limits:
-    """Seconds. `run`: one attempt's whole time; `stall`: without progress or a sign of life; `attempts`: tries a round."""
+    """Seconds. `run`: an attempt's whole time; `stall`: without progress or a sign of life; `attempts`: tries a round."""
 
     run: float = 1800.0
     stall: float = 60.0
@@ -83,7 +83,7 @@ class Kind:
         return ""
 
     def inputs(self, params: dict[str, Any]) -> Iterator[tuple[str, str, tuple[str, ...]]]:
-        """(field, reference, accepted types) of every input in validated params; the platform resolves them at submit."""
+        """(field, reference, accepted types) of every input in validated params, which are resolved at submit."""
         for name, field in self.Params().fields.items():
             value = params.get(name)
             if isinstance(field, InputField) and value:

@@ -74,7 +74,9 @@ class Job(models.Model):
             models.CheckConstraint(name="job_due_iff_waiting", condition=Q(run_after=None) ^ Q(status__in=WAITING)),
             models.CheckConstraint(name="job_progress_is_a_fraction", condition=Q(progress__gte=0, progress__lte=1)),
             models.CheckConstraint(name="job_charged_iff_priced", condition=Q(price=0) ^ Q(charge__isnull=False)),
-            models.CheckConstraint(name="job_error_iff_ended_badly", condition=~Q(status="SUCCEEDED", error_code__gt="")),
+            models.CheckConstraint(
+                name="job_no_error_if_succeeded", condition=~Q(status="SUCCEEDED") | Q(error_code="")
+            ),
             models.CheckConstraint(name="job_within_budget", condition=Q(failures__lte=F("max_attempts"))),
         ]
         indexes = [

@@ -14,15 +14,17 @@ from pathlib import Path
 from urllib.parse import quote
 
 from django.conf import settings
-from django.db import connection
+from django.db import connection, transaction
 
 from jobs import dispatch, lifecycle, slots
+from jobs.engines import ffmpeg
 from jobs.models import FINAL, Job, Slot
 from jobsite import broker
 from jobsite.celery import app
 from tests import invariants
 from tests.jobs.conftest import PARAMS
 from tests.waiting import until
+from tokens.models import Account
 
 T, M = 2.0, 1.0  # seconds: the tests' heartbeat timeout and monitor period
 CLOCKS = {
@@ -152,6 +154,21 @@ class Platform:
         """The pids of a worker's pool children."""
         return children_of(self.children[name].pid)
 
+    def passed(self, point: str) -> bool:
+        """Whether some process has passed a named point of its JOBSITE_FAULTS."""
+        return (settings.HOME / "faults" / point).exists()
+
+    def ffmpeg_script(self, words: str) -> str:
+        """The path of a shell script that can stand as FFMPEG."""
+        script = self.folder / "ffmpeg-script"
+        script.write_text(f"#!/bin/bash\n{words}\n")
+        script.chmod(0o755)
+        return str(script)
+
+    def slow_ffmpeg(self) -> str:
+        """The real FFmpeg, which draws a second of video in a second: it lives as long as the test wants it to."""
+        return self.ffmpeg_script(f'exec "{ffmpeg.bundled()}" -re "$@"')
+
     def close(self) -> None:
         for child in self.children.values():
             for pid in {child.pid, *descendants(child.pid)}:
@@ -194,9 +211,27 @@ def _json(body: bytes):
         return body.decode(errors="replace")
 
 
-def cook(owner, *, max_attempts: int | None = None, **params) -> Job:
-    """A KITCHEN job of `owner`, in the queue."""
-    return lifecycle.submit(owner.pk, "KITCHEN", PARAMS | params, max_attempts=max_attempts)[0]
+def cook(owner, *, max_attempts: int | None = None, limits: dict[str, float] | None = None, **params) -> Job:
+    """A KITCHEN job of `owner`, in the queue; `limits` are its own run_limit and stall_limit in seconds."""
+    return _submit(owner, "KITCHEN", PARAMS | params, max_attempts, limits)
+
+
+def render(owner, *, max_attempts: int | None = None, limits: dict[str, float] | None = None, **params) -> Job:
+    """A small RENDER job of `owner`, in the queue."""
+    small = {"prompt": "A fault", "seconds": 3.0, "fps": 8, "width": 64, "height": 64, "seed": 0}
+    return _submit(owner, "RENDER", small | params, max_attempts, limits)
+
+
+def _submit(owner, kind: str, params: dict, max_attempts: int | None, limits: dict[str, float] | None) -> Job:
+    with transaction.atomic():  # nobody claims it before it has its limits
+        job, _ = lifecycle.submit(owner.pk, kind, params, max_attempts=max_attempts)
+        if limits:
+            Job.objects.filter(pk=job.pk).update(**limits)
+    return job
+
+
+def balance(owner) -> int:
+    return Account.objects.get(pk=owner.pk).balance
 
 
 def fresh(job: Job) -> Job:
@@ -242,9 +277,9 @@ def ffmpegs() -> list[int]:
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            if "ffmpeg" in (entry / "cmdline").read_text() and str(settings.HOME) in os.readlink(entry / "cwd"):
-                if slots.process_started(int(entry.name)) is not None:
-                    found.append(int(entry.name))
+            ours = "ffmpeg" in (entry / "cmdline").read_text() and str(settings.HOME) in os.readlink(entry / "cwd")
+            if ours and slots.process_started(int(entry.name)) is not None:
+                found.append(int(entry.name))
         except OSError:
             continue
     return found

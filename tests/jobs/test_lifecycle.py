@@ -1,5 +1,6 @@
 """Transitions, one by one: status, money and history move together or not at all."""
 
+import contextlib
 import threading
 import uuid
 
@@ -278,10 +279,8 @@ def test_success_and_its_rivals_at_once_have_one_winner(ann, running, rival):
         gate.wait()
         try:
             for lease in leases:
-                try:
+                with contextlib.suppress(LeaseLost, Refused):
                     what(lease)
-                except (LeaseLost, Refused):
-                    pass
         finally:
             connections.close_all()
 

@@ -15,7 +15,8 @@ pytestmark = pytest.mark.django_db
 
 
 def test_the_schedule_is_in_beats_tables_by_migration():
-    rows = {row.name: (row.task, row.interval.every, row.queue) for row in PeriodicTask.objects.filter(task__startswith="jobs.")}
+    ours = PeriodicTask.objects.filter(task__startswith="jobs.")
+    rows = {row.name: (row.task, row.interval.every, row.queue) for row in ours}
     assert rows["cleanup_stuck_jobs"] == ("jobs.cleanup_stuck_jobs", 900, "upkeep")
     assert rows["monitor_heartbeats"] == ("jobs.monitor_heartbeats", 30, "upkeep")
 

@@ -31,7 +31,11 @@ BUGS = {
     "no UNIQUE on REFUND": (
         [
             ("tokens/models.py", 'reverses = models.OneToOneField("self"', 'reverses = models.ForeignKey("self"'),
-            ("tokens/migrations/0001_initial.py", r're:"reverses",\s+models\.OneToOneField', '"reverses", models.ForeignKey'),
+            (
+                "tokens/migrations/0001_initial.py",
+                r're:"reverses",\s+models\.OneToOneField',
+                '"reverses", models.ForeignKey',
+            ),
             (
                 "tokens/migrations/triggers_sqlite_install.sql",
                 "    OR EXISTS (SELECT 1 FROM tokens_transaction WHERE reverses_id = NEW.reverses_id)\n",
@@ -98,5 +102,7 @@ def test_the_suite_turns_red(copy, bug):
 
 def test_without_a_bug_they_are_green(copy):
     """It is the bug that turns them red, not the copy."""
-    outcome = run(copy, ["tests/jobs/test_lifecycle.py", "tests/jobs/test_cleanup.py", "-k", "older_attempt or poisoned"])
+    outcome = run(
+        copy, ["tests/jobs/test_lifecycle.py", "tests/jobs/test_cleanup.py", "-k", "older_attempt or poisoned"]
+    )
     assert outcome.returncode == 0, outcome.stdout[-3000:] + outcome.stderr[-2000:]
