@@ -1,0 +1,68 @@
+"""What a transition costs: the number of SQL statements of each is pinned, BEGIN and COMMIT aside."""
+
+import pytest
+from django.db import connection
+from django.db.models.functions import Now
+from django.test.utils import CaptureQueriesContext
+
+from jobs import lifecycle, upkeep
+from jobs.errors import ErrorCode, JobError
+from jobs.models import Job
+
+pytestmark = pytest.mark.django_db
+
+
+def statements(act) -> list[str]:
+    with CaptureQueriesContext(connection) as seen:
+        act()
+    return [row["sql"] for row in seen if not row["sql"].startswith(("BEGIN", "COMMIT", "SAVEPOINT", "RELEASE"))]
+
+
+def test_submit_charge_and_event(submit):
+    assert len(statements(submit)) == 4  # balance, ledger row, job, event
+
+
+def test_a_free_submit(submit):
+    assert len(statements(lambda: submit(price=0))) == 2
+
+
+def test_submit_with_a_key(submit):
+    assert len(statements(lambda: submit(key="k", body_hash="h"))) == 6
+
+
+def test_claim_beat_and_succeed(submit):
+    submit()
+    got = []
+    assert len(statements(lambda: got.append(lifecycle.claim("cpu")))) == 2
+    lease = got[0]
+    assert len(statements(lambda: lifecycle.holds(lease))) == 1
+    assert len(statements(lambda: lifecycle.beat(lease, progress=0.1, stage="x"))) == 1
+    assert len(statements(lambda: lifecycle.succeed(lease, []))) == 2
+
+
+def test_an_empty_claim():
+    assert len(statements(lambda: lifecycle.claim("cpu"))) == 1
+
+
+def test_fail_into_retry_and_into_refund(running):
+    lease = running()
+    assert len(statements(lambda: lifecycle.fail(lease, JobError(ErrorCode.internal_error)))) == 3
+    Job.objects.update(run_after=Now())
+    again = lifecycle.claim("cpu")
+    seen = statements(lambda: lifecycle.fail(again, JobError(ErrorCode.ffmpeg_error)))
+    assert len(seen) <= 7, seen  # row, job, event, then the ledger's own
+
+
+def test_a_sweep_of_many_costs_what_a_sweep_of_few_costs(submit):
+    def sweep(count):
+        for _ in range(count):
+            submit(price=1)
+            lifecycle.claim("cpu")
+        gone = JobError(ErrorCode.ffmpeg_error)
+        return len(statements(lambda: lifecycle.settle(Job.objects.all(), lambda job: gone, by="test")))
+
+    assert sweep(40) <= sweep(2) + 2
+
+
+def test_a_watchmans_turn():
+    assert len(statements(lambda: upkeep.take("dispatch_due"))) == 1
