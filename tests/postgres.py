@@ -40,28 +40,34 @@ def configured() -> str | None:
 
 
 class Server:
-    """One cluster in `folder`. PostgreSQL refuses root, so under root it runs as `nobody`, from a copy of the wheel."""
+    """One cluster in `folder`. PostgreSQL refuses root, so under root it runs as `nobody`, from a copy of the wheel.
 
-    def __init__(self, folder: Path):
+    `options` are server settings beside, or instead of, the tests' `OPTIONS`.
+    """
+
+    def __init__(self, folder: Path, **options: str):
         self.folder = folder
+        self.options = OPTIONS | options
         self.data = folder / "data"
         self.log = folder / "log"
         self.user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
         self.bin = WHEEL / "pginstall" / "bin"
-        folder.mkdir(mode=0o711, parents=True, exist_ok=True)
         if self.user:
-            # The checkout may lie where nobody can look in (/root), so the programs are copied beside the data.
-            home = folder / "wheel"
-            self.bin = home / WHEEL.name / "pginstall" / "bin"
-            if not (home / "whole").exists():
-                shutil.rmtree(home, ignore_errors=True)
-                for part in (WHEEL, WHEEL.with_name(WHEEL.name + ".libs")):
-                    if part.exists():
-                        shutil.copytree(part, home / part.name, ignore=shutil.ignore_patterns("include", "__pycache__"))
-                for path in (home, *home.rglob("*")):  # whatever umask pip ran with
-                    os.chown(path, self.user.pw_uid, self.user.pw_gid)
-                (home / "whole").touch()
-            os.chown(folder, self.user.pw_uid, self.user.pw_gid)
+            self.bin = folder / "wheel" / WHEEL.name / "pginstall" / "bin"
+        folder.mkdir(mode=0o711, parents=True, exist_ok=True)
+
+    def _copy_wheel(self) -> None:
+        """The checkout may lie where nobody can look in (/root), so the programs are copied beside the data."""
+        home = self.folder / "wheel"
+        if (home / "whole").exists():
+            return
+        shutil.rmtree(home, ignore_errors=True)
+        for part in (WHEEL, WHEEL.with_name(WHEEL.name + ".libs")):
+            if part.exists():
+                shutil.copytree(part, home / part.name, ignore=shutil.ignore_patterns("include", "__pycache__"))
+        for path in (self.folder, home, *home.rglob("*")):  # whatever umask pip ran with
+            os.chown(path, self.user.pw_uid, self.user.pw_gid)
+        (home / "whole").touch()
 
     def _call(self, program: str, *arguments: str) -> subprocess.CompletedProcess:
         who = {"user": self.user.pw_uid, "group": self.user.pw_gid, "extra_groups": []} if self.user else {}
@@ -79,13 +85,15 @@ class Server:
         """Start the server unless it answers already. SystemExit with the server's own words if it cannot."""
         with open(self.folder / "lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
+            if self.user:
+                self._copy_wheel()
             if self._call("pg_ctl", "status").returncode == 0:
                 return
             if not (self.data / "PG_VERSION").exists():
                 shutil.rmtree(self.data, ignore_errors=True)
                 if self._call("initdb", "--auth=trust", "--encoding=UTF8", "--no-sync", "-U", "jobsite").returncode:
                     raise SystemExit(f"initdb failed in {self.folder}")
-            options = [f"-c {name}={value or repr(value)}" for name, value in OPTIONS.items()]
+            options = [f"-c {name}={value or repr(value)}" for name, value in self.options.items()]
             options.append(f"-k {self.folder}")
             started = self._call("pg_ctl", "start", "-w", "-t", "60", "-l", str(self.log), "-o", " ".join(options))
             if started.returncode:
