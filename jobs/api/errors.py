@@ -56,7 +56,8 @@ def handle(error: Exception, context: dict[str, Any]) -> Response:
         refused = Refused(ErrorCode.internal_error)
     if isinstance(error, (OperationalError, InterfaceError, InternalError)):
         log.warning("Database unavailable: %s", str(error).strip()[:200])
-        connection.close_if_unusable_or_obsolete()
+        if not connection.in_atomic_block:
+            connection.close_if_unusable_or_obsolete()
     set_rollback()
     http = error.status_code if isinstance(error, exceptions.APIException) else refused.code.row.http
     body = problem(

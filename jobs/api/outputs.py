@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from django.core.files.base import File
 from django.core.files.storage import default_storage
 from django.core.handlers.asgi import ASGIRequest
-from django.db import close_old_connections
+from django.db import close_old_connections, connection
 from django.http import HttpResponse, JsonResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.http import content_disposition_header, http_date
@@ -115,7 +115,8 @@ def _unsatisfiable(request: Request, size: int) -> HttpResponseBase:
 
 
 def _answer(request: Request, stored: File, start: int, end: int, *, status: int, headers) -> HttpResponseBase:
-    close_old_connections()  # a slow download must not hold a database connection
+    if not connection.in_atomic_block:
+        close_old_connections()  # a slow download must not hold a database connection
     if request.method == "HEAD":
         stored.close()
         return HttpResponse(status=status, headers=headers)
