@@ -208,6 +208,8 @@ def inspect(path: str, content_type: str) -> Probe:
             check_caps(seconds=0.0 if still else declared, streams=len(container.streams))
             for video in container.streams.video:
                 check_caps(width=video.codec_context.width, height=video.codec_context.height)
+                if not video.codec_context.width:
+                    raise Unfit(f"has pictures that are damaged or of more than {MAX_PIXELS} pixels")
             times, broken = _packets(container)
             turned = _rotation(container) if container.streams.video and not still else 0
             streams = tuple(_stream(stream, times[stream.index], turned) for stream in container.streams)
@@ -246,18 +248,19 @@ def _packets(container) -> tuple[dict[int, list[tuple[int, int]]], bool]:
     import av
 
     times: dict[int, list[tuple[int, int]]] = {stream.index: [] for stream in container.streams}
-    total = 0
+    total, broken = 0, False
     try:
         for packet in container.demux():
             if packet.size:
                 stamp = packet.pts if packet.pts is not None else packet.dts
                 times[packet.stream_index].append((stamp if stamp is not None else 0, packet.duration or 0))
                 total += 1
+                broken = broken or packet.is_corrupt  # for instance, shorter than announced
                 if total > 2 * MAX_FRAMES:
                     raise Unfit("has too many pictures or sounds")
     except av.FFmpegError:
         return times, True
-    return times, False
+    return times, broken
 
 
 def _widest(times: list[tuple[int, int]]) -> int:

@@ -244,10 +244,10 @@ def _track(kind: str, trak: dict, media: dict, movie_timescale: int, path: Path,
     entry = bytes(table[b"stsd"][8 : 8 + size])
     sizes = _sizes(table[b"stsz"], file_size)
     positions = _positions(table, sizes)
-    if sum(sizes) > file_size:
-        raise Unsupported("samples overlap")  # else a small file could name any amount of data
     if any(position + size > file_size for position, size in zip(positions, sizes, strict=True)):
         raise Cut
+    if sum(sizes) > file_size:
+        raise Unsupported("samples overlap")  # else a small file could name any amount of data
     deltas = _runs(table[b"stts"], "I", len(sizes))
     shifts = _runs(table[b"ctts"], "i", len(sizes)) if b"ctts" in table else None
     sync = None
