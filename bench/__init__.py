@@ -1,5 +1,5 @@
-"""How fast Jobsite is, as ratios to its peers, measured side by side in one run. `make bench` prints them; no test asserts
-them."""
+"""How fast Jobsite is, as ratios to its peers measured side by side in one run. `make bench` prints them; no test
+asserts them."""
 
 from dataclasses import dataclass
 from math import ceil

@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 from importlib import import_module
@@ -61,8 +62,17 @@ def set_environment(home: Path, database_url: str, log_level: str) -> None:
         "JOBSITE_KINDS": "bench.noop",
         "JOBSITE_PROCESS": "bench",
         "DATABASE_URL": database_url,
+        "HOST": "127.0.0.1",
+        "PORT": str(free_port()),
         "LOG_LEVEL": log_level,
     }
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def measure(server: postgres.Server, names: list[str], options: Options) -> list[Row]:

@@ -1,4 +1,4 @@
-"""The real processes of a bench: PostgreSQL and broker for both sides, Jobsite's and the peer's workers and producers."""
+"""A bench's real processes: one PostgreSQL and one broker, Jobsite's and the peer's workers, a producer for each."""
 
 import os
 import subprocess
@@ -6,14 +6,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import quote
 
 import psycopg
 from django.conf import settings
 from django.contrib.auth import get_user_model
 
 from jobs.models import Slot
-from jobsite import broker, supervisor
+from jobsite import supervisor
 from tokens import ledger
 
 TICK = 1 / os.sysconf("SC_CLK_TCK")  # seconds

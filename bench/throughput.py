@@ -1,4 +1,4 @@
-"""Durable no-op jobs a second, end to end, at concurrency 2: ours with charge, event and settle; the peer's result row."""
+"""Durable no-op jobs a second, end to end, two slots: ours with charge, events and settle; the peer's result row."""
 
 import time
 
