@@ -39,7 +39,7 @@ class Heart:
         self._attempt: Attempt | None = None
         self._thread: threading.Thread | None = None
         self._pid = 0
-        self._new = threading.Event()
+        self._wake = threading.Event()
         self._ended = False
 
     def start(self, queues: list[str]) -> None:
@@ -52,7 +52,6 @@ class Heart:
         self.claimed_at = time.monotonic()
         self._attempt = attempt
         self._ensure_thread()
-        self._new.set()
         if self.stopping:  # SIGTERM came between the claim and here
             self.terminate()
 
@@ -62,7 +61,7 @@ class Heart:
     def stop(self) -> None:
         """End the thread and wait for it; its connection is closed."""
         self._ended = True
-        self._new.set()
+        self._wake.set()
         if self._thread is not None:
             self._thread.join()
         self.slot = None
@@ -81,7 +80,7 @@ class Heart:
         if self._pid != os.getpid() or not self.lives():
             self._pid = os.getpid()
             self._ended = False
-            self._new = threading.Event()
+            self._wake = threading.Event()
             self._thread = threading.Thread(target=self._loop, name="heartbeat", daemon=True)
             self._thread.start()
 
@@ -115,8 +114,7 @@ class Heart:
                 log.exception("Heartbeat failed")
                 if attempt is not None:
                     attempt.end(JobError(ErrorCode.internal_error, "The attempt's heartbeat failed."))
-            self._new.wait(own["WATCH_SECONDS"])
-            self._new.clear()
+            self._wake.wait(own["WATCH_SECONDS"])
         connection.close()
 
     def _watch(self, attempt: Attempt) -> None:
