@@ -6,6 +6,7 @@ settings keep their own parameter sets, both as a sample description (14496-12, 
 players read only one of the two.
 """
 
+import os
 import struct
 from array import array
 from collections.abc import Callable, Iterator
@@ -203,20 +204,29 @@ def _copy(chunks: list[_Chunk], film: BinaryIO, check: Callable[[int], None]) ->
                     files.pop(next(iter(files))).close()
                 files[chunk.track.path] = open(chunk.track.path, "rb", buffering=0)  # noqa: SIM115 (closed below)
             file = files[chunk.track.path]
-            for before, at, size in _spans(chunk):
-                film.write(before)
-                file.seek(at)
-                while size:
-                    data = file.read(min(size, PIECE))
-                    if not data:
-                        raise EOFError(f"{chunk.track.path.name} became shorter while it was read")
-                    film.write(data)
-                    size -= len(data)
-                    written += len(data)
+            spans = list(_spans(chunk))
+            begin, end = min(at for _, at, _ in spans), max(at + size for _, at, size in spans)
+            if end - begin <= PIECE:  # what lies between the spans is the other track's: one read is cheaper than many
+                data = memoryview(_read(file, begin, end - begin))
+                film.writelines(x for before, at, size in spans for x in (before, data[at - begin : at - begin + size]))
+            else:
+                for before, at, size in spans:
+                    film.write(before)
+                    for piece in range(at, at + size, PIECE):
+                        film.write(_read(file, piece, min(PIECE, at + size - piece)))
+            written += sum(size for _, _, size in spans)
             check(written)
     finally:
         for file in files.values():
             file.close()
+
+
+def _read(file: BinaryIO, at: int, size: int) -> bytes:
+    """Exactly these bytes; EOFError if the file has become shorter."""
+    data = os.pread(file.fileno(), size, at)
+    if len(data) != size:
+        raise EOFError(f"{file.name} became shorter while it was read")
+    return data
 
 
 # --- the index -----------------------------------------------------------------------------------------------------
