@@ -39,8 +39,7 @@ class Heart:
         self._attempt: Attempt | None = None
         self._thread: threading.Thread | None = None
         self._pid = 0
-        self._wake = threading.Event()
-        self._ended = False
+        self._ended = threading.Event()
 
     def start(self, queues: list[str]) -> None:
         """Begin beating for this process, once; registers its slot at the first chance."""
@@ -60,8 +59,7 @@ class Heart:
 
     def stop(self) -> None:
         """End the thread and wait for it; its connection is closed."""
-        self._ended = True
-        self._wake.set()
+        self._ended.set()
         if self._thread is not None:
             self._thread.join()
         self.slot = None
@@ -79,8 +77,7 @@ class Heart:
     def _ensure_thread(self) -> None:
         if self._pid != os.getpid() or not self.lives():
             self._pid = os.getpid()
-            self._ended = False
-            self._wake = threading.Event()
+            self._ended = threading.Event()
             self._thread = threading.Thread(target=self._loop, name="heartbeat", daemon=True)
             self._thread.start()
 
@@ -91,7 +88,7 @@ class Heart:
         next_seen = time.monotonic()
         next_deaf_check = time.monotonic() + own["DEAF_SECONDS"]
         idle_since = time.monotonic()
-        while not self._ended:
+        while not self._ended.is_set():
             attempt = self._attempt
             try:
                 if attempt is not None:
@@ -114,7 +111,7 @@ class Heart:
                 log.exception("Heartbeat failed")
                 if attempt is not None:
                     attempt.end(JobError(ErrorCode.internal_error, "The attempt's heartbeat failed."))
-            self._wake.wait(own["WATCH_SECONDS"])
+            self._ended.wait(own["WATCH_SECONDS"])
         connection.close()
 
     def _watch(self, attempt: Attempt) -> None:
