@@ -4,7 +4,7 @@ import logging
 import os
 import signal
 
-from billiard import active_children
+from billiard import active_children, current_process
 from celery import shared_task
 from celery.exceptions import SoftTimeLimitExceeded
 from celery.signals import (
@@ -92,12 +92,20 @@ def reconcile_tokens() -> int:
 
 # --- a worker's processes ------------------------------------------------------------------------------------------
 
+HAND_BACK = signal.SIGRTMIN  # main process to pool children: hand back what you run, claim no more
+
+
+def _is_main() -> bool:
+    return current_process().name == "MainProcess"
+
 
 @worker_process_init.connect
 def _pool_child_started(**_) -> None:
-    """A pool child begins: its own connections, its handler for SIGTERM, its heartbeat."""
+    """A pool child begins: its own connections, its ear for the end of the worker, its heartbeat."""
     close_old_connections()
-    signal.signal(signal.SIGTERM, heart.terminate)
+    if not _is_main():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # billiard would put its own in place of a handler of ours
+        signal.signal(HAND_BACK, heart.terminate)
     runner.sweep_work_folders()
     heart.start([queue for queue in _served_queues if queue in work_queues()])
 
@@ -126,10 +134,11 @@ def _worker_ready(sender, **_) -> None:
 
 @worker_shutting_down.connect
 def _worker_shutting_down(**_) -> None:
-    """Celery tells its pool children nothing when it is asked to end: pass TERM on, so that running jobs are handed
-    back within the grace."""
+    """Celery tells its pool children nothing when it is asked to end: pass it on, so that running jobs are handed
+    back within the grace. A solo worker's main process runs the jobs itself."""
+    heart.terminate()
     for child in active_children():
-        child.terminate()
+        os.kill(child.pid, HAND_BACK)
 
 
 @beat_init.connect

@@ -70,8 +70,7 @@ class Platform:
         }
         self.children: dict[str, subprocess.Popen] = {}
         self.logs: dict[str, Path] = {}
-        self._broker_before = app.conf.broker_url
-        app.conf.broker_url = self.env["CELERY_BROKER_URL"]
+        app.conf.broker_write_url = self.env["CELERY_BROKER_URL"]  # CELERY_BROKER_URL would win over broker_url
         dispatch.forget_connections()
 
     # --- processes --------------------------------------------------------------------------------------------------
@@ -177,7 +176,7 @@ class Platform:
             child.wait(20)
         for name in self.logs:  # shown by pytest when the test fails
             print(f"--- {name}\n{self.log(name)[-4000:]}")
-        app.conf.broker_url = self._broker_before
+        app.conf.broker_write_url = None
         dispatch.forget_connections()
         shutil.rmtree(settings.HOME / "faults", ignore_errors=True)
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -1,10 +1,22 @@
-"""F01, F02: a worker or one of its pool children is killed."""
+"""F01, F02, F03: a worker or one of its pool children is killed, or runs out of memory."""
 
 import os
+import resource
 import signal
+from pathlib import Path
 
 from jobs.models import Status
-from tests.faults.rig import M, T, cook, final, fresh, is_running, until
+from tests.faults.rig import M, T, balance, cook, ffmpegs, final, fresh, is_running, render, until
+
+POINTS = [
+    "claim.after",
+    "run.starting",
+    "run.done",
+    "publish.stored",
+    "publish.before_commit",
+    "settle.before_commit",
+    "settle.after",
+]
 
 
 def test_a_kitchen_job_runs(platform, ann):
@@ -17,13 +29,34 @@ def test_a_kitchen_job_runs(platform, ann):
 
 
 def test_main_process_killed_mid_run(platform, ann):
+    """Its pool children and their FFmpeg end with it; another worker does both jobs."""
+    platform.env["FFMPEG"] = platform.slow_ffmpeg()
     platform.up()
-    job = cook(ann, seconds=4)
-    until(is_running(job), seconds=20)
+    jobs = [cook(ann, seconds=3), render(ann, seconds=3)]
+    until(lambda: all(is_running(job)() for job in jobs) and ffmpegs(), seconds=30)
+    old, pool = ffmpegs(), platform.pool()
     platform.kill("worker")
+    until(lambda: not set(old) & set(ffmpegs()), seconds=10)
+    until(lambda: not any(Path(f"/proc/{pid}/cwd").exists() for pid in pool), seconds=10)
     platform.worker("second")
-    (done,) = final(job, seconds=T + M + 25)
-    assert (done.status, done.attempt, done.failures) == (Status.SUCCEEDED, 2, 1)
+    for done in final(*jobs, seconds=T + M + 40):
+        assert (done.status, done.attempt, done.failures) == (Status.SUCCEEDED, 2, 1)
+
+
+def test_killed_at_every_named_point(platform, ann):
+    """One job, killed once at each point: no attempt leaves anything behind; after the last commit nothing is lost."""
+    platform.env |= {"JOB_MONITOR_SECONDS": "0.3", "JOB_DISPATCH_SECONDS": "0.2"}
+    platform.env |= {"RETRY_INITIAL_DELAY": "0.05", "RETRY_MAX_DELAY": "0.1"}
+    platform.broker()
+    platform.worker(slots=1, faults=";".join(f"{point}=kill" for point in POINTS))
+    platform.beat()
+    job = cook(ann, max_attempts=len(POINTS) + 3)
+    (done,) = final(job, seconds=60)
+    until(lambda: platform.passed("settle.after"))
+    assert all(platform.passed(point) for point in POINTS)
+    assert (done.status, done.attempt, done.failures) == (Status.SUCCEEDED, len(POINTS), len(POINTS) - 1)
+    assert set(done.events.filter(status=Status.RETRY).values_list("code", flat=True)) == {"worker_lost"}
+    assert done.outputs.get().attempt == done.attempt
 
 
 def test_one_pool_child_killed_hits_only_its_job(platform, ann):
@@ -34,3 +67,20 @@ def test_one_pool_child_killed_hits_only_its_job(platform, ann):
     hit, spared = final(*jobs, seconds=T + M + 25)
     assert (hit.status, hit.attempt) == (Status.SUCCEEDED, 2)
     assert (spared.status, spared.attempt) == (Status.SUCCEEDED, 1)
+
+
+def test_out_of_memory_hits_only_its_job(platform, ann):
+    """A child with a real limit runs out of memory: the job says so, neighbour and child run on."""
+    platform.broker()
+    platform.worker()
+    pool = platform.pool()
+    for pid in pool:
+        size = int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.prlimit(pid, resource.RLIMIT_AS, (size + 512 * 1024**2, resource.RLIM_INFINITY))
+    jobs = [cook(ann, seconds=2), cook(ann, gobble=True, max_attempts=1)]
+    spared, hit = final(*jobs)
+    assert (hit.status, hit.error_code) == (Status.FAILED, "out_of_memory")
+    assert (spared.status, spared.attempt) == (Status.SUCCEEDED, 1)
+    assert final(cook(ann))[0].status == Status.SUCCEEDED
+    assert sorted(platform.pool()) == sorted(pool)
+    assert balance(ann) == 1000 - 2 * hit.price
