@@ -53,18 +53,22 @@ def drain(queue: str, *, seconds: float) -> int:
 
 
 def _claim(queue: str) -> lifecycle.Lease | None:
+    """The best due job's lease. A claim whose answer got lost is handed back and made again, at once if possible."""
     slot_id = heart.slot.pk if heart.slot else None
-    if _Doubt.claim and slot_id is not None:
-        lifecycle.settle(
-            Job.objects.filter(slot_id=slot_id), lambda job: JobError(ErrorCode.worker_shutdown), by="worker", wait=True
-        )
-        _Doubt.claim = False
-    try:
-        lease = lifecycle.claim(queue, slot_id)
-    except Error:
-        _Doubt.claim = True
-        connection.close_if_unusable_or_obsolete()
-        raise
+    for last_try in (False, True):
+        try:
+            if _Doubt.claim and slot_id is not None:
+                mine = Job.objects.filter(slot_id=slot_id)
+                lifecycle.settle(mine, lambda job: JobError(ErrorCode.worker_shutdown), by="worker", wait=True)
+                _Doubt.claim = False
+            lease = lifecycle.claim(queue, slot_id)
+            break
+        except Error as error:
+            _Doubt.claim = True
+            connection.close_if_unusable_or_obsolete()
+            if last_try:
+                raise
+            log.warning("No answer to a claim (%s)", type(error).__name__)
     fault("claim.after")
     return lease
 
