@@ -33,3 +33,8 @@ def codes(response) -> dict[str, str]:
     """Field → code of a problem's errors."""
     assert response.headers["Content-Type"] == "application/problem+json", response.content
     return {error["field"]: error["code"] for error in response.json()["errors"]}
+
+
+def content(response) -> bytes:
+    """The answer's bytes, however it sends them; what is not read is not closed."""
+    return b"".join(response.streaming_content) if response.streaming else response.content

@@ -42,7 +42,9 @@ class JobOutput(JobView):
     )
     def get(self, request, job_id, name):
         """Download an output. 410 if it is no longer stored, or no longer what was stored."""
-        file = Artifact.objects.filter(job=self.job(job_id), job__status=Status.SUCCEEDED, name=name).first()
+        job = self.job(job_id)
+        known = Artifact.objects.filter(job=job, job__status=Status.SUCCEEDED, name=name)
+        file = None if "\0" in name else known.first()  # PostgreSQL cannot be asked for a NUL
         if file is None:
             raise Refused(ErrorCode.not_found)
         headers = _headers(file)

@@ -9,7 +9,7 @@ from django.test import AsyncClient
 
 from jobs import keys
 from jobs.models import Artifact
-from tests.clients import ApiClient
+from tests.clients import ApiClient, content
 
 pytestmark = pytest.mark.django_db
 
@@ -25,7 +25,7 @@ def fetch(as_ann):
     def get(path: str, client=None, method: str = "get", **headers: str):
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         answer = getattr(client or as_ann, method)(path, headers=named)
-        answer.read = b"".join(answer.streaming_content) if answer.streaming else answer.content
+        answer.read = content(answer)
         return answer
 
     return get
@@ -49,7 +49,7 @@ def test_head_tells_the_same_without_the_bytes(fetch, succeeded):
 
 
 @pytest.mark.parametrize(
-    ("asked", "status", "content", "told"),
+    ("asked", "status", "wanted", "told"),
     [
         ("bytes=0-0", 206, b"0", "bytes 0-0/10"),
         ("bytes=2-4", 206, b"234", "bytes 2-4/10"),
@@ -64,10 +64,10 @@ def test_head_tells_the_same_without_the_bytes(fetch, succeeded):
         ("lines=1-2", 200, b"0123456789", None),
     ],
 )
-def test_ranges(fetch, succeeded, asked, status, content, told):
+def test_ranges(fetch, succeeded, asked, status, wanted, told):
     answer = fetch(output(succeeded()), Range=asked)
-    assert (answer.status_code, answer.read, answer.headers.get("Content-Range")) == (status, content, told)
-    assert answer.headers["Content-Length"] == str(len(content))
+    assert (answer.status_code, answer.read, answer.headers.get("Content-Range")) == (status, wanted, told)
+    assert answer.headers["Content-Length"] == str(len(wanted))
 
 
 @pytest.mark.parametrize("asked", ["bytes=10-", "bytes=99-100", "bytes=-0"])
@@ -111,8 +111,8 @@ def test_any_accept_header_will_do(fetch, succeeded, accept):
 
 @pytest.mark.django_db(transaction=True)
 def test_under_asgi_it_comes_in_pieces(ann, succeeded):
-    content = bytes(range(256)) * 4096  # 1 MiB: four pieces
-    job, secret = succeeded(content), keys.issue(ann, "asgi")[1]
+    made = bytes(range(256)) * 4096  # 1 MiB: four pieces
+    job, secret = succeeded(made), keys.issue(ann, "asgi")[1]
 
     async def pieces() -> list[bytes]:
         answer = await AsyncClient().get(output(job), headers={"Authorization": f"Bearer {secret}"})
@@ -120,7 +120,7 @@ def test_under_asgi_it_comes_in_pieces(ann, succeeded):
         return [piece async for piece in answer]
 
     received = asyncio.run(pieces())
-    assert b"".join(received) == content
+    assert b"".join(received) == made
     assert len(received) == 4
 
 
