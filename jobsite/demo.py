@@ -27,6 +27,19 @@ FINAL = ("SUCCEEDED", "FAILED", "CANCELED")
 Job = dict[str, Any]  # as the API answers it
 
 
+class Refused(Failed):
+    """The API refused a request; `detail` is its reason in its own words."""
+
+    def __init__(self, request: str, answer: httpx.Response):
+        try:
+            problem = answer.json()
+            details = [problem["detail"], *(wrong["detail"] for wrong in problem.get("errors", []))]
+            self.detail = "; ".join(dict.fromkeys(details))
+        except (ValueError, KeyError, TypeError):
+            self.detail = answer.reason_phrase
+        super().__init__(f"{request} was refused with {answer.status_code}: {self.detail}")
+
+
 class Client:
     """A client of the API: one key, and the patience that Retry-After asks for."""
 
@@ -37,7 +50,7 @@ class Client:
         self.close = self.http.close
 
     def call(self, method: str, path: str, **options) -> Any:
-        """The JSON that a request is answered with. Failed with the answer's own words if it is refused."""
+        """The JSON that a request is answered with. Refused, or Failed if there is no answer for half a minute."""
         until = time.monotonic() + 30
         while True:
             try:
@@ -51,7 +64,7 @@ class Client:
                 break
             time.sleep(float(answer.headers.get("Retry-After", 1)))
         if answer.is_error:
-            raise Failed(f"{method} {path} was refused with {answer.status_code}: {_detail(answer)}")
+            raise Refused(f"{method} {path}", answer)
         return answer.json()
 
     def submit(self, label: str, kind: str, **params) -> Job:
@@ -69,8 +82,8 @@ class Client:
         with open(path, "rb") as file:
             try:
                 return self.call("POST", "/api/uploads/", files={"file": (path.name, file)}, timeout=600)["reference"]
-            except Failed as refused:
-                raise Failed(f"{path.name} cannot be used. {refused}") from refused
+            except Refused as refused:
+                raise Failed(f"{path.name} cannot be used: {refused.detail}") from refused
 
     def download(self, job: Job, into: Path) -> Path:
         """Fetch a job's output. Failed unless it has the SHA-256 that the job says."""
@@ -96,14 +109,6 @@ class Client:
         )
         expect(job["cost"]["refunded"] == job["cost"]["charged"] == back[0]["amount"], "The job shows another refund.")
         return back[0], wallet["balance"]
-
-
-def _detail(answer: httpx.Response) -> str:
-    try:
-        problem = answer.json()
-        return "; ".join(dict.fromkeys([problem["detail"], *(wrong["detail"] for wrong in problem.get("errors", []))]))
-    except (ValueError, KeyError, TypeError):
-        return answer.reason_phrase
 
 
 def expect(true: object, sentence: str) -> None:

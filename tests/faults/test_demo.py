@@ -1,5 +1,6 @@
 """`manage.py demo` for real: true to its end, and what goes wrong is one sentence. Nothing is left running."""
 
+import io
 import os
 import signal
 import subprocess
@@ -9,9 +10,11 @@ from pathlib import Path
 import av
 import pytest
 from django.conf import settings
+from django.core.management.base import OutputWrapper
 from django.db import connection
 
 from jobsite import demo, demo_platform
+from jobsite.demo_screen import Screen
 from tests import media_files
 from tests.waiting import until
 
@@ -124,3 +127,19 @@ def test_clips_that_make_no_film_are_refused_before_anything_starts(tmp_path, na
     with pytest.raises(demo_platform.Failed, match=sentence):
         demo.run(tmp_path / "demo", [tmp_path / name for name in names], screen=None)
     assert not (tmp_path / "demo").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "pictures", "sentence"),
+    [
+        (b"no film", 0, "does not play"),
+        (media_files.sound(), 0, "does not play"),
+        (media_files.clip(2), 99, "The film has 20 pictures instead of 99."),
+        (media_files.clip(2)[:-2000], 0, "The film shows|does not play"),
+    ],
+)
+def test_a_film_that_is_not_what_was_promised_is_told(tmp_path, content, pictures, sentence):
+    film = tmp_path / "film.mp4"
+    film.write_bytes(content)
+    with pytest.raises(demo_platform.Failed, match=sentence):
+        demo.show_film(Screen(OutputWrapper(io.StringIO())), film, pictures=pictures)
