@@ -4,7 +4,9 @@ import asyncio
 import hashlib
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.core.files.storage import default_storage
+from django.db import connections
 from django.test import AsyncClient
 
 from jobs import keys
@@ -117,7 +119,9 @@ def test_under_asgi_it_comes_in_pieces(ann, succeeded):
     async def pieces() -> list[bytes]:
         answer = await AsyncClient().get(output(job), headers={"Authorization": f"Bearer {secret}"})
         assert answer.is_async
-        return [piece async for piece in answer]
+        read = [piece async for piece in answer]
+        await sync_to_async(connections.close_all)()  # the view ran in a thread of its own
+        return read
 
     received = asyncio.run(pieces())
     assert b"".join(received) == made
