@@ -54,6 +54,8 @@ def _store(job_id: uuid.UUID, attempt: int, output: Output) -> Artifact:
             if default_storage.exists(key):  # an earlier try of this same attempt
                 default_storage.delete(key)
             default_storage.save(key, FinishedFile(local, name=key))
+            if default_storage.size(key) != size:  # Django's copy takes a short write for a whole one
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     except OSError as error:
         raise JobError(ErrorCode.storage_error, f"{output.name}: {storage_words(error)}") from error
     fault("publish.stored")

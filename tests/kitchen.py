@@ -28,6 +28,7 @@ class Kitchen(Kind):
         gobble = serializers.BooleanField(default=False)  # ask for memory until there is no more
         price = serializers.IntegerField(min_value=0, max_value=1000, default=1)
         output = serializers.BooleanField(default=True)
+        bytes = serializers.IntegerField(min_value=0, max_value=1 << 26, default=0)  # that the output has besides
 
     def price(self, params):
         return params["price"]
@@ -53,5 +54,5 @@ class Kitchen(Kind):
                     raise
         if params["output"]:
             dish = run.workdir / "dish.txt"
-            dish.write_text(f"attempt {run.lease.attempt}\n")
+            dish.write_text(f"attempt {run.lease.attempt}\n" + "." * params["bytes"])
             run.output(dish, "dish.txt", "text/plain")

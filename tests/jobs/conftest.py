@@ -12,6 +12,7 @@ PARAMS = {
     "gobble": False,
     "price": 10,
     "output": True,
+    "bytes": 0,
 }
 
 
