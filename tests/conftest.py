@@ -1,44 +1,19 @@
-"""What every test gets: its own home and environment, the users Ann, Bob and Op, a database that is whole again after
-each test.
+"""What every test gets: the users Ann, Bob and Op, an empty storage, a database that is whole again after each test."""
 
-The environment is set here, before Django's settings are loaded: pytest-django loads them after the first conftest.
-"""
-
-import atexit
 import os
 import shutil
-import tempfile
 
-PREFIXES = ("JOB_", "JOBS_", "JOBSITE_", "SIMULATED_", "PRICE_", "RETRY_", "UPLOAD_", "MEDIA_")
-NAMES = ("DEBUG", "SITE_URL", "SECRET_KEY", "CRON_SECRET", "CELERY_BROKER_URL", "STORAGE_URL", "HOST", "PORT")
+import pytest
+from django.db import connection
+from django.test import TransactionTestCase
 
-for _name in list(os.environ):  # a test's outcome must not hang on who runs it
-    if _name.startswith(PREFIXES) or _name.removesuffix("_FILE") in NAMES:
-        del os.environ[_name]
-os.environ["JOBSITE_HOME"] = tempfile.mkdtemp(prefix="jobsite-test-")
-os.environ["JOBSITE_KINDS"] = "tests.kitchen"  # the kind that misbehaves on demand
-os.environ["ENV_FILE"] = os.devnull  # not the developer's .env
-os.environ["CELERY_BROKER_URL"] = "memory://"  # tests with a real broker start one and say so
-os.environ["DJANGO_SETTINGS_MODULE"] = "jobsite.settings"
-atexit.register(shutil.rmtree, os.environ["JOBSITE_HOME"], ignore_errors=True)
-
-import django  # noqa: E402
-import pytest  # noqa: E402
-
-django.setup()  # the conftests below import models
-
-from django.db import connection as _connection  # noqa: E402
-
-if _connection.vendor == "sqlite":  # a file: other processes open it too
-    _connection.settings_dict["TEST"]["NAME"] = os.path.join(os.environ["JOBSITE_HOME"], "test.sqlite3")
-from django.test import TransactionTestCase  # noqa: E402
+if connection.vendor == "sqlite":  # a file: other processes open it too
+    connection.settings_dict["TEST"]["NAME"] = os.path.join(os.environ["JOBSITE_HOME"], "test.sqlite3")
 
 
 def _teardown_with_triggers_lifted(case: TransactionTestCase) -> None:
     """The flush after a transactional test would be refused by the append-only triggers, and takes away the rows that
     migrations made: lift the ones, lay the others again."""
-    from django.db import connection
-
     from jobs import upkeep
     from tokens import triggers
 
