@@ -31,11 +31,15 @@ class ErrorCode(Enum):
     worker_lost = Row("The worker's process died.", "Try again.", True)
     worker_shutdown = Row("The worker was shut down.", "Try again.", True, http=503)
     timeout = Row("The job ran longer than its time limit.", "Ask for less work in one job.", http=504)
-    stalled = Row("The job stopped making progress.", "Try again; ask for less work if it happens twice.", True, http=504)
+    stalled = Row(
+        "The job stopped making progress.", "Try again; ask for less work if it happens twice.", True, http=504
+    )
     out_of_memory = Row("The job needed more memory than it may use.", "Use smaller inputs or a smaller size.", True)
     gpu_out_of_memory = Row("The job needed more GPU memory than there is.", "Use a smaller size.", True)
     bad_input = Row("An input cannot be used.", "Correct the named input and submit again.", http=400)
-    input_not_found = Row("An input does not exist, is not finished or is not yours.", "Name one of your own.", http=400)
+    input_not_found = Row(
+        "An input does not exist, is not finished or is not yours.", "Name one of your own.", http=400
+    )
     input_gone = Row("An input was removed before the job could read it.", "Upload it again.", http=410)
     ffmpeg_error = Row("FFmpeg could not process the media.", "Check the named clip in a player; replace it.", http=422)
     storage_error = Row("The storage did not take or give a file.", "Try again later.", True, http=507)
@@ -47,7 +51,9 @@ class ErrorCode(Enum):
 
     # How a request is refused; nothing is written
     invalid_request = Row("The request is not valid.", "Correct the named fields.", http=400)
-    not_authenticated = Row("No valid key or session came with the request.", "Send Authorization: Bearer <key>.", http=401)
+    not_authenticated = Row(
+        "No valid key or session came with the request.", "Send Authorization: Bearer <key>.", http=401
+    )
     permission_denied = Row("This key or account may not do that.", "Use a key with the needed scope.", http=403)
     not_found = Row("There is no such thing, or it is not yours.", "Check the address and the id.", http=404)
     method_not_allowed = Row("This address does not take that method.", "See /api/docs/.", http=405)

@@ -10,7 +10,7 @@ from rest_framework import serializers
 
 @dataclass(frozen=True)
 class Limits:
-    """Seconds. `run`: an attempt's whole time; `stall`: without progress or a sign of life; `attempts`: tries a round."""
+    """Seconds. `run`: an attempt's whole time; `stall`: without progress or sign of life; `attempts`: tries a round."""
 
     run: float = 1800.0
     stall: float = 60.0

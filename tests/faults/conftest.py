@@ -16,7 +16,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture
 def platform(transactional_db):
-    """Nothing runs yet: start what the test needs (`platform.up()` for all of it). Invariants are checked at its end."""
+    """Nothing runs yet: start what the test needs (`platform.up()`: all of it). Invariants are checked at its end."""
     from tests.faults import rig
 
     made = rig.Platform()
