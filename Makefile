@@ -4,6 +4,7 @@ SHELL := /bin/sh
 PYTHON ?= python3
 PY := .venv/bin/python
 DEV := .venv/.dev
+PYTEST ?= -n 2 --dist worksteal
 .PHONY: help demo run test check bench clean
 
 help:  ## what this file can do
