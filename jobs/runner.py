@@ -69,7 +69,8 @@ def _claim(queue: str) -> lifecycle.Lease | None:
             if last_try:
                 raise
             log.warning("No answer to a claim (%s)", type(error).__name__)
-    fault("claim.after")
+    if lease is not None:
+        fault("claim.after")
     return lease
 
 

@@ -157,6 +157,13 @@ class Platform:
         """Whether some process has passed a named point of its JOBSITE_FAULTS."""
         return (settings.HOME / "faults" / point).exists()
 
+    def arm(self, armed: str = "", *, of: list[str]) -> None:
+        """Let only one of the points `of` a worker's JOBSITE_FAULTS happen from now on, or none."""
+        for point in of:
+            marker = settings.HOME / "faults" / point
+            marker.parent.mkdir(exist_ok=True)
+            marker.unlink(missing_ok=True) if point == armed else marker.touch()
+
     def ffmpeg_script(self, words: str) -> str:
         """The path of a shell script that can stand as FFMPEG."""
         script = self.folder / "ffmpeg-script"
@@ -282,6 +289,11 @@ def ffmpegs() -> list[int]:
         except OSError:
             continue
     return found
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether SIGSTOP holds a process."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 def children_of(pid: int) -> list[int]:

@@ -1,12 +1,15 @@
 """F42, F09: a cancel at every point of a job's life, and of an FFmpeg that resists."""
 
+import os
+import signal
+
 import pytest
 from django.conf import settings
 
 from jobs import lifecycle
 from jobs.errors import ErrorCode, Refused
 from jobs.models import Artifact, Job, Status
-from tests.faults.rig import balance, cook, ffmpegs, final, fresh, is_running, render, until
+from tests.faults.rig import balance, cook, ffmpegs, final, fresh, is_running, is_stopped, render, until
 from tokens.models import Transaction
 
 POINTS = ["claim.after", "run.starting", "run.done", "publish.stored", "publish.before_commit"]
@@ -21,24 +24,28 @@ def canceled(job: Job) -> None:
     assert Transaction.objects.filter(kind="REFUND", reverses=job.charge_id).count() == 1
 
 
-def at_rest(job: Job):
-    """Whether no run of the job goes on."""
-    return lambda: not list(settings.WORK_ROOT.glob(f"*.{job.pk}.*"))
+def at_rest(platform, job: Job):
+    """Whether the run of a job noticed that it was cancelled, and is over."""
+    said = f"Job {job.pk} attempt 1 lost its lease; its output is discarded"
+    return lambda: said in platform.log("worker") and not list(settings.WORK_ROOT.glob(f"*.{job.pk}.*"))
 
 
 def test_cancel_at_every_point(platform, ann):
     platform.broker()
     waiting = cook(ann)
     canceled(waiting)
-    plan = ";".join(f"{point}=sleep:3" for point in POINTS)
-    platform.worker(slots=1, faults=plan, JOB_ABORT_GRACE="30")
+    platform.arm(of=POINTS)
+    platform.worker(slots=1, faults=";".join(f"{point}=stop" for point in POINTS))
+    (child,) = platform.pool()
     for point in POINTS:
+        platform.arm(point, of=POINTS)
         job = cook(ann)
-        until(lambda point=point: platform.passed(point), seconds=20)
+        until(lambda point=point: platform.passed(point) and is_stopped(child), seconds=20)
         canceled(job)
-        until(at_rest(job), seconds=20)
+        os.kill(child, signal.SIGCONT)
+        until(at_rest(platform, job), seconds=20)
         assert fresh(job).status == Status.CANCELED, point
-        assert not artifacts_of(job), point
+        assert not files_of(job), point
     cooking = cook(ann, seconds=60)
     until(is_running(cooking), seconds=20)
     canceled(cooking)
@@ -51,7 +58,7 @@ def test_cancel_at_every_point(platform, ann):
     assert balance(ann) == 1000 - finished.price
 
 
-def artifacts_of(job: Job) -> list[str]:
+def files_of(job: Job) -> list[str]:
     """Files in the storage under the job's prefix."""
     folder = settings.STORAGE_ROOT / "jobs" / str(job.pk)
     return [str(path) for path in folder.rglob("*") if path.is_file()]

@@ -2,16 +2,11 @@
 
 import os
 import signal
-from pathlib import Path
 
 from django.core.files.storage import default_storage
 
 from jobs.models import Status
-from tests.faults.rig import M, T, cook, ffmpegs, final, fresh, render, until
-
-
-def is_stopped(pid: int) -> bool:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+from tests.faults.rig import M, T, cook, ffmpegs, final, fresh, is_stopped, render, until
 
 
 def test_frozen_runs_that_come_back_write_nothing(platform, ann):

@@ -35,26 +35,24 @@ def test_what_runs_is_handed_back(platform, ann):
         assert (done.status, done.attempt, done.failures) == (Status.SUCCEEDED, 2, 0)
 
 
-def test_told_twice_or_as_a_group_or_while_it_claims_or_runs_what_ignores_it(platform, ann):
-    """However it is told, it ends by itself within the grace, leaves no process, and its job spends nothing."""
+def test_told_twice_while_it_claims_and_as_a_group_while_it_runs_what_ignores_it(platform, ann):
+    """It ends by itself within the grace, leaves no process, and its job spends nothing."""
     platform.broker()
-    ways = {"stubborn": {}, "twice": {}, "group": {}, "claiming": {"faults": "claim.after=sleep:2"}}
-    for way, options in ways.items():
-        worker = platform.worker(way, slots=1, **options)
-        family = descendants(worker.pid)
-        job = cook(ann, seconds=60, stubborn=way == "stubborn")
-        until(is_running(job), seconds=20)
-        if way == "group":
-            os.killpg(worker.pid, signal.SIGTERM)
-        else:
-            worker.terminate()
-        if way == "twice":
-            worker.terminate()
-        assert ended(worker) in (0, -signal.SIGTERM), way
-        until(lambda family=family: not any(map(slots.process_started, family)), seconds=10)
-        row = fresh(job)
-        assert (row.status, row.failures, row.error_code) == (Status.RETRY, 0, "worker_shutdown"), way
+    stubborn, claiming = cook(ann, seconds=60, stubborn=True), cook(ann, seconds=60)
+    group = platform.worker("group", slots=1)
+    until(is_running(stubborn), seconds=20)
+    twice = platform.worker("twice", slots=1, faults="claim.after=sleep:2")
+    until(lambda: platform.passed("claim.after"), seconds=20)
+    family = descendants(group.pid) | descendants(twice.pid)
+    os.killpg(group.pid, signal.SIGTERM)
+    twice.terminate()
+    twice.terminate()
+    assert [ended(group), ended(twice)] == [0, 0]
+    until(lambda: not any(map(slots.process_started, family)), seconds=10)
+    for job in map(fresh, (stubborn, claiming)):
+        assert (job.status, job.failures, job.error_code) == (Status.RETRY, 0, "worker_shutdown")
         lifecycle.cancel(job.pk, by="test")
+    platform.worker("heir", slots=1)  # deletes the work folder of the child that had to be killed
 
 
 def test_told_and_then_killed(platform, ann):
