@@ -3,7 +3,7 @@
 import os
 import signal
 
-from jobs import lifecycle, slots
+from jobs import dispatch, lifecycle, slots
 from jobs.models import Status
 from tests.faults.rig import balance, cook, descendants, ffmpegs, final, fresh, is_running, render, until
 
@@ -69,4 +69,19 @@ def test_told_and_then_killed(platform, ann):
     until(is_running(job, attempt=2), seconds=30)
     assert fresh(job).failures == 1
     assert job.events.get(status=Status.RETRY).code == "worker_lost"
+    lifecycle.cancel(job.pk, by="test")
+
+
+def test_a_solo_worker_hands_back_too(platform, ann):
+    """Its main process runs the job itself, and keeps Celery's own handler of SIGTERM."""
+    platform.broker()
+    job = cook(ann, seconds=60)
+    solo = platform.celery("solo", "worker", "-P", "solo", "-Q", "cpu", "-n", "solo@%h", "--without-mingle")
+    until(lambda: "ready" in platform.log("solo"), seconds=30)
+    dispatch.send("cpu")
+    until(is_running(job), seconds=20)
+    solo.terminate()
+    assert ended(solo) == 0
+    row = fresh(job)
+    assert (row.status, row.failures, row.error_code) == (Status.RETRY, 0, "worker_shutdown")
     lifecycle.cancel(job.pk, by="test")

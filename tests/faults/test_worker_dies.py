@@ -48,7 +48,7 @@ def test_killed_at_every_named_point(platform, ann):
     platform.env |= {"JOB_MONITOR_SECONDS": "0.3", "JOB_DISPATCH_SECONDS": "0.2"}
     platform.env |= {"RETRY_INITIAL_DELAY": "0.05", "RETRY_MAX_DELAY": "0.1"}
     platform.broker()
-    platform.worker(slots=1, faults=";".join(f"{point}=kill" for point in POINTS))
+    platform.worker(slots=4, faults=";".join(f"{point}=kill" for point in POINTS))  # a pool refills every 5 s
     platform.beat()
     job = cook(ann, max_attempts=len(POINTS) + 3)
     (done,) = final(job, seconds=60)
@@ -61,7 +61,7 @@ def test_killed_at_every_named_point(platform, ann):
 
 def test_one_pool_child_killed_hits_only_its_job(platform, ann):
     platform.up()
-    jobs = [cook(ann, seconds=4), cook(ann, seconds=4)]
+    jobs = [cook(ann, seconds=2), cook(ann, seconds=2)]
     until(lambda: all(is_running(job)() for job in jobs), seconds=20)
     os.kill(fresh(jobs[0]).slot.pid, signal.SIGKILL)
     hit, spared = final(*jobs, seconds=T + M + 25)
