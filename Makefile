@@ -50,8 +50,8 @@ check: $(DEV)  ## what CI runs first: format, lint, imports, types, missing migr
 	$(PY) manage.py spectacular --validate --fail-on-warn --file /dev/null && \
 	$(PY) manage.py check
 
-bench: $(DEV)  ## how fast, as ratios to the peers
-	@$(PY) -m bench
+bench: $(DEV)  ## how fast, as ratios to the peers, about ten minutes (BENCH="throughput --quick")
+	@$(PY) -m bench $(BENCH)
 
 clean:  ## remove the virtual environment and caches (var/, the platform's data, stays)
 	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
