@@ -20,7 +20,7 @@ from .models import Job, Slot, Status
 log = logging.getLogger(__name__)
 
 PAUSE = 5.0  # seconds without nudges after the broker failed; the top-up brings them later
-GAP = 0.01  # seconds between two nudges of one process for one queue: one nudge drains many jobs
+GAP = 0.05  # seconds between two nudges of one process: one nudge drains many jobs
 SOCKET_TIMEOUT = 0.5  # seconds; nobody waits for the broker
 
 
@@ -142,7 +142,7 @@ def top_up(queues: list[str], *, most: int = 1000) -> int:
 
 
 def wake(queue: str) -> None:
-    """Nudge one more worker if a slot is free beside due work; a drain does it once, at its first claim."""
+    """Nudge one more worker if a slot is free beside due work; the heartbeat does it once for each longer job."""
     if due(queue, min(1, free_slots(queue))):
         nudge(queue)
 

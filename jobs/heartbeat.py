@@ -37,6 +37,7 @@ class Heart:
         self.claimed_at: float | None = None  # monotonic
         self._stopping_since = 0.0  # monotonic
         self._attempt: Attempt | None = None
+        self._woken_for: Attempt | None = None
         self._thread: threading.Thread | None = None
         self._pid = 0
         self._ended = threading.Event()
@@ -118,6 +119,9 @@ class Heart:
         attempt.judge_clocks()
         if attempt.abort is None:
             self._beat(attempt)
+            if attempt is not self._woken_for:  # it takes longer than one look: let others take what else is due
+                self._woken_for = attempt
+                dispatch.wake(attempt.lease.queue)
         elif not attempt.finished.is_set():
             self._enforce(attempt)
 

@@ -4,6 +4,7 @@ An attempt is a lease with a fencing token: what a run writes is conditional on 
 was cancelled, reaped or replaced can write nothing. Jobs are locked by id, then accounts by id, everywhere.
 """
 
+import json
 import logging
 import uuid
 from collections.abc import Callable, Iterable
@@ -17,7 +18,7 @@ from django.db.models.functions import Now
 
 from tokens import ledger
 
-from . import artifacts, dispatch, kinds, policy
+from . import artifacts, dispatch, history, kinds, policy
 from .errors import ErrorCode, JobError, LeaseLost, Refused
 from .faults import fault
 from .inputs import resolve
@@ -116,8 +117,7 @@ def submit(
 def _sell(job: Job, inputs: list[JobInput], key: str | None, body_hash: str) -> None:
     if job.price:
         job.charge = ledger.charge(job.owner_id, job.price, reference=f"job:{job.pk}:1")
-    job.save(force_insert=True)
-    _event(job, Status.QUEUED, by=f"user:{job.owner_id}", tokens=-job.price)
+    history.begin(job, by=f"user:{job.owner_id}")
     if inputs:
         for needed in inputs:
             needed.pk, needed.job = None, job  # no number of a try that was undone: on SQLite it may be another's now
@@ -195,8 +195,14 @@ UPDATE jobs_job SET status = 'RUNNING', attempt = attempt + 1, round_attempts = 
 WHERE run_after IS NOT NULL AND id = (
     SELECT id FROM jobs_job WHERE queue = %s AND run_after IS NOT NULL AND run_after <= {now}
     ORDER BY priority DESC, run_after LIMIT 1 {skip})
-RETURNING id, attempt, round, round_attempts, kind, queue, params, owner_id, failures, max_attempts, run_limit,
+RETURNING id, round, attempt, round_attempts, kind, queue, params, owner_id, failures, max_attempts, run_limit,
           stall_limit
+"""
+SUCCEED = """
+UPDATE jobs_job SET status = 'SUCCEEDED', finished_at = {now}, heartbeat_at = {now}, progress = 1, stage = 'succeeded',
+       error_code = '', error_message = ''
+WHERE id = %s AND status = 'RUNNING' AND attempt = %s
+RETURNING id, round, attempt
 """
 
 
@@ -206,15 +212,14 @@ def claim_sql() -> str:
     return CLAIM.format(now=_NOW[vendor], deadline=_DEADLINE[vendor], skip=_SKIP[vendor])
 
 
-@write
 def claim(queue: str, slot_id: int | None = None) -> Lease | None:
     """Take the best due job of `queue` as a new attempt; None if nothing is due. Two callers never get the same."""
-    found = list(Job.objects.raw(claim_sql(), [slot_id, queue]))
-    if not found:
+    rows = history.move(claim_sql(), [slot_id, queue], Status.RUNNING, by="worker")
+    if not rows:
         return None
-    job = found[0]
-    _event(job, Status.RUNNING, by="worker")
-    return Lease(**{name: getattr(job, name) for name in Lease.__dataclass_fields__ if name != "job_id"}, job_id=job.pk)
+    job_id, number, attempt, round_attempts, kind, name, params, *rest = rows[0]
+    job_id = job_id if isinstance(job_id, uuid.UUID) else uuid.UUID(job_id)
+    return Lease(job_id, attempt, number, round_attempts, kind, name, json.loads(params), *rest)
 
 
 def _held(lease: Lease) -> QuerySet[Job]:
@@ -233,27 +238,28 @@ def beat(lease: Lease, *, progress: float, stage: str) -> None:
         raise LeaseLost(lease.job_id, lease.attempt)
 
 
-@write
 def succeed(lease: Lease, stored: Iterable[Artifact]) -> None:
     """Publish: SUCCEEDED, with its outputs' rows. LeaseLost, with nothing written, if the job was taken away."""
-    moved = _held(lease).update(
-        status=Status.SUCCEEDED,
-        finished_at=Now(),
-        heartbeat_at=Now(),
-        progress=1.0,
-        stage="succeeded",
-        error_code="",
-        error_message="",
-    )
-    if not moved:
-        raise LeaseLost(lease.job_id, lease.attempt)
-    outputs = list(stored)
+    if outputs := list(stored):
+        _publish(lease, outputs)
+    else:
+        _succeed(lease)
+
+
+@write
+def _publish(lease: Lease, outputs: list[Artifact]) -> None:
+    _succeed(lease)
     for output in outputs:
         output.pk = None  # as in _sell
-    if outputs:
-        Artifact.objects.bulk_create(outputs)
-    _event(lease, Status.SUCCEEDED, by="worker")
+    Artifact.objects.bulk_create(outputs)
     fault("settle.before_commit")
+
+
+def _succeed(lease: Lease) -> None:
+    key = lease.job_id if connection.features.has_native_uuid_field else lease.job_id.hex
+    succeeded = SUCCEED.format(now=_NOW[connection.vendor])
+    if not history.move(succeeded, [key, lease.attempt], Status.SUCCEEDED, by="worker"):
+        raise LeaseLost(lease.job_id, lease.attempt)
 
 
 def fail(lease: Lease, error: JobError, *, by: str = "worker") -> Settled:
@@ -308,7 +314,7 @@ def settle(stuck: QuerySet[Job], verdict: Callable[[Job], JobError], *, by: str,
             error_code=error.code.name,
             error_message=error.message,
         )
-        _events(batch, Status.RETRY, error, by=by)
+        history.tell_all(batch, Status.RETRY, error, by=by)
         ended += [Settled(job, Status.RETRY, error.code, 0) for job in batch]
         for queue in {job.queue for job in batch} if handed_back else ():
             dispatch.nudge(queue)
@@ -412,34 +418,15 @@ def _end(rows: QuerySet[Job], jobs: list[Job], to: Status, error: JobError, *, b
         error_message=error.message,
     )
     refunded = error.code.row.refund
-    _events(jobs, to, error, by=by, refunded=refunded)
+    history.tell_all(jobs, to, error, by=by, refunded=refunded)
     fault("refund.before")
     if refunded:
         ledger.refund_many([(job.charge_id, error.code.name) for job in jobs if job.charge_id])
     return [Settled(job, to, error.code, job.price if refunded else 0) for job in jobs]
 
 
-def _events(jobs: list[Job], to: Status, error: JobError, *, by: str, refunded: bool = False) -> None:
-    JobEvent.objects.bulk_create(
-        JobEvent(
-            job_id=job.pk,
-            round=job.round,
-            attempt=job.attempt,
-            status=to,
-            code=error.code.name,
-            message=error.message,
-            by=by,
-            tokens=job.price if refunded else 0,
-        )
-        for job in jobs
-    )
-
-
-def _event(job: Job | Lease, to: Status, *, by: str, message: str = "", tokens: int = 0) -> None:
-    job_id = job.job_id if isinstance(job, Lease) else job.pk
-    JobEvent.objects.create(
-        job_id=job_id, round=job.round, attempt=job.attempt, status=to, by=by, message=message, tokens=tokens
-    )
+def _event(job: Job, to: Status, *, by: str, message: str = "", tokens: int = 0) -> None:
+    history.tell(job.pk, job.round, job.attempt, to, by=by, message=message, tokens=tokens)
 
 
 def _discard_after_commit(job: Job) -> None:

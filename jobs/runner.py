@@ -34,7 +34,7 @@ class _Doubt:
 def drain(queue: str, *, seconds: float) -> int:
     """Claim and run due jobs of `queue` for about `seconds`; returns how many. A long job is the last of its drain.
 
-    The first claim wakes one more free slot if more is due; running out of time sends one nudge on.
+    Running out of time sends one nudge on; while a longer job runs, its heartbeat wakes the next free slot.
     """
     until = time.monotonic() + seconds
     done = 0
@@ -42,8 +42,6 @@ def drain(queue: str, *, seconds: float) -> int:
         lease = _claim(queue)
         if lease is None:
             return done
-        if not done:
-            dispatch.wake(queue)
         run(lease)
         done += 1
         if time.monotonic() > until:
@@ -165,8 +163,8 @@ def _settle(attempt: Attempt, error: JobError | LeaseLost | None) -> None:
         log.error("Job %s could not be settled (%s); a watchman will", lease.job_id, type(unanswered).__name__)
         connection.close_if_unusable_or_obsolete()
         return
-    log.info("Job %s attempt %s lost its lease; its output is discarded", lease.job_id, lease.attempt)
     artifacts.discard(lease.job_id, lease.attempt)
+    log.info("Job %s attempt %s lost its lease; its output is discarded", lease.job_id, lease.attempt)
 
 
 def _until_answered(attempt: Attempt, settle: Callable[[], object], done: set[Status]) -> None:

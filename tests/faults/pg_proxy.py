@@ -17,7 +17,8 @@ class Proxy:
     """Listens on a unix socket of its own; `host` and `port` are what a client connects to.
 
     `lose_commit_after(text)` arms it once: the COMMIT of the first transaction in which a statement holds `text` is
-    done, its answer dropped and the client's connection cut.
+    done, its answer dropped and the client's connection cut. `lose_answer_to(text)` does it to the statement itself,
+    which the database commits with no COMMIT.
     """
 
     def __init__(self) -> None:
@@ -28,6 +29,7 @@ class Proxy:
         self.host, self.port = str(self.folder), "5432"
         self.lost = threading.Event()
         self._needle: bytes | None = None
+        self.at_once = False
         self._lock = threading.Lock()
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(f"{self.folder}/.s.PGSQL.{self.port}")
@@ -44,7 +46,12 @@ class Proxy:
 
     def lose_commit_after(self, text: str) -> None:
         self.lost.clear()
+        self.at_once = False
         self._needle = text.encode()
+
+    def lose_answer_to(self, text: str) -> None:
+        self.lose_commit_after(text)
+        self.at_once = True
 
     def _accept(self) -> None:
         while True:
@@ -96,7 +103,7 @@ class _Session:
         if self.armed and kind == b"Q" and body == b"COMMIT\0":
             self.losing = True
         elif self.proxy.takes_needle(body):
-            self.armed = True
+            self.armed, self.losing = True, self.proxy.at_once
         self.server.sendall(kind + head + body)
 
     def _answers(self) -> None:

@@ -208,7 +208,8 @@ def test_a_busy_database_is_asked_again(user, name):
 
 @pytest.mark.parametrize("done", [True, False], ids=["done", "not done"])
 def test_a_commit_without_an_answer_is_done_once(user, done):
-    for name in set(CALLS) - {"beat"}:  # a beat is one statement: the database commits it by itself
+    single = {"beat"} | ({"claim"} if connection.vendor == "postgresql" else set())
+    for name in set(CALLS) - single:  # a single statement the database commits by itself
         before, after = clean_run(name, user(f"{name} clean"))
         owner = user(name)
         call = CALLS[name](owner)

@@ -11,7 +11,6 @@ from django.db.models.functions import Now
 from jobs.models import CleanupRun, Job
 from tokens.models import Account
 
-
 NOBODYS = "01900000-0000-7000-8000-000000000000"  # an id that no job has
 
 

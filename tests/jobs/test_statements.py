@@ -10,6 +10,7 @@ from jobs.errors import ErrorCode, JobError
 from jobs.models import Job
 
 pytestmark = pytest.mark.django_db
+ONE_FOR_TWO = connection.vendor == "postgresql"  # it takes a change and what tells it in one statement
 
 
 def statements(act) -> list[str]:
@@ -19,25 +20,26 @@ def statements(act) -> list[str]:
 
 
 def test_submit_charge_and_event(submit):
-    assert len(statements(submit)) == 4  # balance, ledger row, job, event
+    assert len(statements(submit)) == (2 if ONE_FOR_TWO else 4)  # balance, ledger row, job, event
 
 
 def test_a_free_submit(submit):
-    assert len(statements(lambda: submit(price=0))) == 2
+    assert len(statements(lambda: submit(price=0))) == (1 if ONE_FOR_TWO else 2)
 
 
 def test_submit_with_a_key(submit):
-    assert len(statements(lambda: submit(key="k", body_hash="h"))) == 6
+    assert len(statements(lambda: submit(key="k", body_hash="h"))) == (4 if ONE_FOR_TWO else 6)
 
 
 def test_claim_beat_and_succeed(submit):
     submit()
     got = []
-    assert len(statements(lambda: got.append(lifecycle.claim("cpu")))) == 2
+    once = 1 if ONE_FOR_TWO else 2  # with its event
+    assert len(statements(lambda: got.append(lifecycle.claim("cpu")))) == once
     lease = got[0]
     assert len(statements(lambda: lifecycle.holds(lease))) == 1
     assert len(statements(lambda: lifecycle.beat(lease, progress=0.1, stage="x"))) == 1
-    assert len(statements(lambda: lifecycle.succeed(lease, []))) == 2
+    assert len(statements(lambda: lifecycle.succeed(lease, []))) == once
 
 
 def test_an_empty_claim():

@@ -233,7 +233,8 @@ def test_one_bad_refund_of_many_leaves_all_undone(account):
 
 
 def test_few_statements(account):
-    assert statements(lambda: ledger.charge(account.pk, 1, reference="job:0")) == 2
+    charges = {"postgresql": 1, "sqlite": 2}[connection.vendor]
+    assert statements(lambda: ledger.charge(account.pk, 1, reference="job:0")) == charges
     assert statements(lambda: ledger.open_account(account.pk)) == 1
     assert statements(lambda: ledger.grant(account.pk, 1)) == 4  # with its savepoint
     charge = ledger.charge(account.pk, 1, reference="job:1")

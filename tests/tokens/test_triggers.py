@@ -89,7 +89,7 @@ def test_an_upsert_changes_nothing(charge):
 
 
 @only_on("postgresql")
-@pytest.mark.parametrize("statement", ["TRUNCATE tokens_transaction", "TRUNCATE tokens_account CASCADE"])
+@pytest.mark.parametrize("statement", ["TRUNCATE tokens_transaction CASCADE", "TRUNCATE tokens_account CASCADE"])
 def test_nothing_is_truncated(charge, statement):
     connection.check_constraints()  # else the deferred foreign keys of this transaction refuse it first
     refused(statement)
