@@ -55,7 +55,8 @@ def test_killed_at_every_named_point(platform, ann):
     until(lambda: platform.passed("settle.after"))
     assert all(platform.passed(point) for point in POINTS)
     assert (done.status, done.attempt, done.failures) == (Status.SUCCEEDED, len(POINTS), len(POINTS) - 1)
-    assert set(done.events.filter(status=Status.RETRY).values_list("code", flat=True)) == {"worker_lost"}
+    codes = set(done.events.filter(status=Status.RETRY).values_list("code", flat=True))
+    assert codes <= {"worker_lost", "worker_timeout"}  # whichever the monitor saw first, with T of 2 s
     assert done.outputs.get().attempt == done.attempt
 
 
