@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from django.core.files import File
+from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
 
 from .errors import ErrorCode, JobError
 from .faults import fault
 from .models import Artifact, Job, JobInput, Status, Upload
+from .models.job import is_uuid
 
 log = logging.getLogger(__name__)
 
@@ -130,7 +132,7 @@ def orphans() -> list[str]:
         running = {
             (str(pk), str(attempt))
             for pk, attempt in Job.objects.filter(
-                pk__in=[job_id for job_id, _ in owners.values() if _is_uuid(job_id)], status=Status.RUNNING
+                pk__in=[job_id for job_id, _ in owners.values() if is_uuid(job_id)], status=Status.RUNNING
             ).values_list("pk", "attempt")
         }
         found += [key for key, owner in owners.items() if tuple(owner) not in running]
@@ -159,18 +161,8 @@ def free_bytes() -> int | None:
 
 def probe_writable() -> None:
     """Write and delete a small file. OSError if the storage refuses."""
-    key = default_storage.save(f"health/{uuid.uuid4().hex}", FinishedProbe(b"ok"))
+    key = default_storage.save(f"health/{uuid.uuid4().hex}", ContentFile(b"ok"))
     default_storage.delete(key)
-
-
-class FinishedProbe(File):
-    """A few bytes in memory, as a Django file."""
-
-    def __init__(self, content: bytes):
-        from io import BytesIO
-
-        super().__init__(BytesIO(content), name="probe")
-        self.size = len(content)
 
 
 def _files(prefix: str) -> Iterator[str]:
@@ -197,11 +189,3 @@ def _remove_empty_folders(prefix: str) -> None:
             except OSError as error:
                 if error.errno not in (errno.ENOTEMPTY, errno.ENOENT):
                     raise
-
-
-def _is_uuid(text: str) -> bool:
-    try:
-        uuid.UUID(text)
-    except ValueError:
-        return False
-    return True

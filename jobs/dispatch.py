@@ -15,6 +15,7 @@ from django.db.models.functions import Now
 from kombu import Connection
 from kombu.exceptions import OperationalError as BrokerError
 
+from . import slots
 from .models import Job, Slot, Status
 
 log = logging.getLogger(__name__)
@@ -119,10 +120,10 @@ def failed_nudges() -> int:
 
 def free_slots(queue: str) -> int:
     """Pool children that serve `queue`, were seen lately and run nothing."""
-    seen = Now() - timedelta(seconds=max(10.0, 3 * settings.JOBSITE["HEARTBEAT_SECONDS"]))
+    seen = Now() - timedelta(seconds=slots.seen_within())
     busy = Job.objects.filter(status=Status.RUNNING, slot=OuterRef("pk"))
-    slots = Slot.objects.filter(~Exists(busy), seen_at__gte=seen).values_list("queues", flat=True)
-    return sum(queue in queues for queues in slots)
+    served = Slot.objects.filter(~Exists(busy), seen_at__gte=seen).values_list("queues", flat=True)
+    return sum(queue in queues for queues in served)
 
 
 def due(queue: str, most: int) -> int:

@@ -21,7 +21,7 @@ from kombu.exceptions import OperationalError as BrokerError
 
 from tokens.models import Account, Transaction
 
-from . import artifacts, dispatch, upkeep
+from . import artifacts, dispatch, slots, upkeep
 from .kinds.base import REGISTRY
 from .models import Slot, Tick
 
@@ -110,7 +110,7 @@ def _ticks() -> list[Check]:
 
 def _queues() -> list[Check]:
     """Each queue that a kind needs has a beating worker, and no due job waits long beside a free slot."""
-    seen = Now() - timedelta(seconds=max(10.0, 3 * settings.JOBSITE["HEARTBEAT_SECONDS"]))
+    seen = Now() - timedelta(seconds=slots.seen_within())
     served = list(Slot.objects.filter(seen_at__gte=seen).values_list("queues", flat=True))
     checks = []
     for queue in sorted({kind.queue for kind in REGISTRY.values()}):

@@ -39,11 +39,15 @@ def begin(job: Job, *, by: str) -> None:
         del job.__dict__[name]
 
 
+def stored_id(job_id: uuid.UUID) -> uuid.UUID | str:
+    """A job's id as bare SQL passes it to the database in use."""
+    return job_id if connection.features.has_native_uuid_field else job_id.hex
+
+
 def tell(job_id: uuid.UUID, number: int, attempt: int, to: Status, *, by: str, message: str = "", tokens: int = 0):
     """Write one event of a job's round `number`; `tokens` is what the owner's balance moved by with it."""
-    key = job_id if connection.features.has_native_uuid_field else job_id.hex
     with connection.cursor() as cursor:
-        values = [key, number, attempt, to.value, "", message, by, tokens]
+        values = [stored_id(job_id), number, attempt, to.value, "", message, by, tokens]
         cursor.execute(f"{INSERT} {EVENT_VALUES}", values)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from .errors import ErrorCode, Refused
 from .kinds.base import Kind
 from .models import Artifact, JobInput, Status, Upload
+from .models.job import is_uuid
 
 
 def resolve(owner_id: int, kind: Kind, params: dict[str, Any]) -> list[JobInput]:
@@ -31,7 +32,7 @@ def resolve(owner_id: int, kind: Kind, params: dict[str, Any]) -> list[JobInput]
     wrong, code = [], ErrorCode.input_not_found
     for field, reference, accepts in wanted:
         source, _, name = reference.partition(":")[2].partition("/")
-        source = str(uuid.UUID(source)) if _is_uuid(source) else ""
+        source = str(uuid.UUID(source)) if is_uuid(source) else ""
         if reference.startswith("upload:"):
             file = uploads.get(source)
         else:
@@ -54,12 +55,4 @@ def resolve(owner_id: int, kind: Kind, params: dict[str, Any]) -> list[JobInput]
 
 def _ids(references) -> set[uuid.UUID]:
     parts = (reference.partition(":")[2].partition("/")[0] for reference in references)
-    return {uuid.UUID(part) for part in parts if _is_uuid(part)}
-
-
-def _is_uuid(text: str) -> bool:
-    try:
-        uuid.UUID(text)
-    except ValueError:
-        return False
-    return True
+    return {uuid.UUID(part) for part in parts if is_uuid(part)}

@@ -160,8 +160,7 @@ def retry(job_id: uuid.UUID, *, by: str) -> Job:
             charge = ledger.charge(job.owner_id, job.price, reference=f"job:{job.pk}:{number}")
         except ledger.InsufficientTokens as error:
             raise Refused(ErrorCode.insufficient_tokens, f"This job costs {job.price} tokens.") from error
-    _move(
-        Job.objects.filter(pk=job.pk, status=Status.FAILED),
+    Job.objects.filter(pk=job.pk, status=Status.FAILED).update(
         status=Status.QUEUED,
         round=number,
         round_attempts=0,
@@ -174,8 +173,7 @@ def retry(job_id: uuid.UUID, *, by: str) -> Job:
         error_code="",
         error_message="",
     )
-    job.round = number
-    _event(job, Status.QUEUED, by=by, tokens=-job.price, message="Retried.")
+    history.tell(job.pk, number, job.attempt, Status.QUEUED, by=by, tokens=-job.price, message="Retried.")
     dispatch.nudge(job.queue)
     log.info("Job %s retried by %s: round %s", job.pk, by, number)
     return Job.objects.get(pk=job.pk)
@@ -256,9 +254,8 @@ def _publish(lease: Lease, outputs: list[Artifact]) -> None:
 
 
 def _succeed(lease: Lease) -> None:
-    key = lease.job_id if connection.features.has_native_uuid_field else lease.job_id.hex
     succeeded = SUCCEED.format(now=_NOW[connection.vendor])
-    if not history.move(succeeded, [key, lease.attempt], Status.SUCCEEDED, by="worker"):
+    if not history.move(succeeded, [history.stored_id(lease.job_id), lease.attempt], Status.SUCCEEDED, by="worker"):
         raise LeaseLost(lease.job_id, lease.attempt)
 
 
@@ -305,8 +302,7 @@ def settle(stuck: QuerySet[Job], verdict: Callable[[Job], JobError], *, by: str,
         (waiting if again else failed).setdefault((failures, error), []).append(job)
     for (failures, error), batch in waiting.items():
         handed_back = failures == batch[0].failures
-        _move(
-            _running(batch),
+        _running(batch).update(
             status=Status.RETRY,
             failures=failures,
             run_after=Now() if handed_back else Now() + _backoff(failures),
@@ -402,14 +398,9 @@ def _locked(job_id: uuid.UUID) -> Job:
         raise Refused(ErrorCode.not_found) from error
 
 
-def _move(rows: QuerySet[Job], **changes: Any) -> int:
-    return rows.update(**changes)
-
-
 def _end(rows: QuerySet[Job], jobs: list[Job], to: Status, error: JobError, *, by: str, failures: int) -> list[Settled]:
     """Set locked jobs to a final status, tell it, and refund what the code's rule says."""
-    _move(
-        rows,
+    rows.update(
         status=to,
         finished_at=Now(),
         run_after=None,
@@ -423,10 +414,6 @@ def _end(rows: QuerySet[Job], jobs: list[Job], to: Status, error: JobError, *, b
     if refunded:
         ledger.refund_many([(job.charge_id, error.code.name) for job in jobs if job.charge_id])
     return [Settled(job, to, error.code, job.price if refunded else 0) for job in jobs]
-
-
-def _event(job: Job, to: Status, *, by: str, message: str = "", tokens: int = 0) -> None:
-    history.tell(job.pk, job.round, job.attempt, to, by=by, message=message, tokens=tokens)
 
 
 def _discard_after_commit(job: Job) -> None:

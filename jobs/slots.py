@@ -5,6 +5,7 @@ import signal
 import socket
 from pathlib import Path
 
+from django.conf import settings
 from django.db.models.functions import Now
 
 from .models import Slot
@@ -66,6 +67,11 @@ def register(queues: list[str]) -> Slot:
 def here() -> dict[str, str]:
     """What the slots of this host have in common, as a filter."""
     return {"host": socket.gethostname(), "boot_id": boot_id()}
+
+
+def seen_within() -> float:
+    """Seconds without a sign of its slot after which a pool child no longer counts as beating."""
+    return max(10.0, 3 * settings.JOBSITE["HEARTBEAT_SECONDS"])
 
 
 def gone(slot: Slot) -> bool:

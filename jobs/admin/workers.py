@@ -1,6 +1,5 @@
 """Who is alive: the workers' slots, and the watchmen's clock."""
 
-from django.conf import settings
 from django.contrib import admin
 from django.db.models import OuterRef, Subquery
 from django.utils import timezone
@@ -8,6 +7,7 @@ from django.utils.safestring import SafeString
 
 from jobs.models import Job, Slot, Status, Tick
 
+from .. import slots
 from .base import ReadOnly, ago, job_link, label, span, when
 
 
@@ -39,7 +39,7 @@ class SlotAdmin(ReadOnly):
     @admin.display(description="Last seen")
     def alive(self, slot: Slot) -> SafeString:
         """Green while it writes its heartbeat, red once three beats are missing, as /health counts."""
-        late = (timezone.now() - slot.seen_at).total_seconds() > max(10.0, 3 * settings.JOBSITE["HEARTBEAT_SECONDS"])
+        late = (timezone.now() - slot.seen_at).total_seconds() > slots.seen_within()
         return label(ago(slot.seen_at), "danger" if late else "success")
 
     @admin.display(description="Runs")

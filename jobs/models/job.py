@@ -14,6 +14,15 @@ def uuid7() -> uuid.UUID:
     return uuid.UUID(bytes=uuid_utils.uuid7().bytes)
 
 
+def is_uuid(text: str) -> bool:
+    """Whether `text` is an id of ours by its form."""
+    try:
+        uuid.UUID(text)
+    except ValueError:
+        return False
+    return True
+
+
 class Status(models.TextChoices):
     QUEUED = "QUEUED", "queued"
     RUNNING = "RUNNING", "running"
