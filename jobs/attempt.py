@@ -5,11 +5,12 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from django.conf import settings
 
 from . import artifacts
-from .engines import ffmpeg, process
+from .engines import ffmpeg, process, tool
 from .errors import ErrorCode, JobError, LeaseLost
 from .kinds.base import Abort
 from .lifecycle import Lease
@@ -97,6 +98,40 @@ class Attempt:
         finally:
             self.child = None
         self.progress(end)
+
+    def tool(
+        self,
+        module: str,
+        task: dict[str, Any],
+        *,
+        memory_bytes: int | None = None,
+        start: float = 0.0,
+        end: float = 1.0,
+    ) -> dict[str, Any]:
+        def moved(done: float) -> None:
+            self.moved_at = time.monotonic()
+            self.fraction = min(end, start + (end - start) * done)
+
+        own = settings.JOBSITE
+        self.check()
+        try:
+            answer = tool.run(
+                module,
+                task,
+                cwd=self.workdir,
+                limits=process.Limits(
+                    seconds=self.time_left(),
+                    memory_bytes=memory_bytes or own["MEDIA_MEMORY_BYTES"],
+                    file_bytes=own["MEDIA_FILE_BYTES"],
+                ),
+                on_progress=moved,
+                stop=self.check,
+                on_start=self._child_started,
+            )
+        finally:
+            self.child = None
+        self.progress(end)
+        return answer
 
     def output(self, path: Path, name: str, content_type: str = "video/mp4") -> None:
         if not NAME.fullmatch(name):

@@ -43,6 +43,21 @@ class Run(Protocol):
         JobError(ffmpeg_error) with FFmpeg's last words if it fails.
         """
 
+    def tool(
+        self,
+        module: str,
+        task: dict[str, Any],
+        *,
+        memory_bytes: int | None = None,
+        start: float = 0.0,
+        end: float = 1.0,
+    ) -> dict[str, Any]:
+        """What the Python module answers to `task`: a child in the work folder behind the media walls, with at most
+        `memory_bytes` of address space (MEDIA_MEMORY_BYTES unless told); see `jobs.engines.tool`.
+
+        Its own progress moves the run's from `start` to `end`. Raises the JobError that it says.
+        """
+
     def output(self, path: Path, name: str, content_type: str = "video/mp4") -> None:
         """Name a finished file as an output; it is published only if the job succeeds."""
 

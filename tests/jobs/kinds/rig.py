@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from jobs.engines import ffmpeg, process
+from jobs.engines import ffmpeg, process, tool
 from jobs.kinds.base import Abort, Kind
 
 
@@ -47,6 +47,17 @@ class Rig:
             stop=self.check,
             on_start=self.pids.append,
             binary=self.binary,
+        )
+
+    def tool(self, module, task, *, memory_bytes=2 * 1024**3, start=0.0, end=1.0) -> dict[str, Any]:
+        return tool.run(
+            module,
+            task,
+            cwd=self.workdir,
+            limits=process.Limits(seconds=120, memory_bytes=memory_bytes),
+            on_progress=lambda done: self.fractions.append(start + done * (end - start)),
+            stop=self.check,
+            on_start=self.pids.append,
         )
 
     def output(self, path: Path, name: str, content_type: str = "video/mp4") -> None:
