@@ -5,7 +5,7 @@ import time
 from bench import Options, Row, median, percentile, turns
 from bench.stage import Stage
 
-PAUSE = 0.03  # seconds: the job before has left the worker
+PAUSE = 0.1  # seconds: the platform is idle again, the gap between two nudges included
 
 
 def measure(stage: Stage, options: Options) -> list[Row]:

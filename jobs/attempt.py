@@ -9,8 +9,9 @@ from typing import Any
 
 from django.conf import settings
 
-from . import artifacts
+from . import artifacts, breakers
 from .engines import ffmpeg, process, tool
+from .engines.breaker import Breaker
 from .errors import ErrorCode, JobError, LeaseLost
 from .kinds.base import Abort
 from .lifecycle import Lease
@@ -132,6 +133,9 @@ class Attempt:
             self.child = None
         self.progress(end)
         return answer
+
+    def breaker(self, target: str) -> Breaker:
+        return breakers.breaker(target)
 
     def output(self, path: Path, name: str, content_type: str = "video/mp4") -> None:
         if not NAME.fullmatch(name):

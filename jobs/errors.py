@@ -86,13 +86,20 @@ class ErrorCode(Enum):
 
 
 class JobError(Exception):
-    """An attempt ended in `code`; `message` is for the user (no secrets, no paths), `retryable` overrides the table."""
+    """An attempt ended in `code`; `message` is for the user (no secrets, no paths), `retryable` overrides the table.
 
-    def __init__(self, code: ErrorCode, message: str = "", *, retryable: bool | None = None):
+    `postpone`: the work could not begin (an outside service is known to be down); it is tried again after so many
+    seconds, and no attempt is spent.
+    """
+
+    def __init__(
+        self, code: ErrorCode, message: str = "", *, retryable: bool | None = None, postpone: float | None = None
+    ):
         super().__init__(message or code.row.sentence)
         self.code = code
         self.message = str(self)[:1000]
         self.retryable = code.row.retryable if retryable is None else retryable
+        self.postpone = postpone
 
 
 class Refused(Exception):

@@ -21,7 +21,7 @@ from kombu.exceptions import OperationalError as BrokerError
 
 from tokens.models import Account, Transaction
 
-from . import artifacts, dispatch, slots, upkeep
+from . import artifacts, breakers, dispatch, slots, upkeep
 from .kinds.base import REGISTRY
 from .models import Slot, Tick
 
@@ -47,7 +47,7 @@ def report() -> list[Check]:
     if not reached.ok:
         return [reached, *alone]
     try:
-        return [reached, *alone, _ledger(), *_ticks(), *_queues()]
+        return [reached, *alone, _ledger(), *_ticks(), *_queues(), *_breakers()]
     except Error as error:
         connection.close_if_unusable_or_obsolete()
         return [Check("database", False, type(error).__name__), *alone]
@@ -122,6 +122,16 @@ def _queues() -> list[Check]:
             Check(f"deaf_{queue}", not deaf, f"due jobs wait over {wait:g} s beside a free slot" if deaf else "")
         )
     return checks
+
+
+def _breakers() -> list[Check]:
+    """An outside service that is left alone is told, not red: jobs wait for it or do without."""
+    return [
+        Check(
+            f"breaker_{target}", True, state if state == "closed" else f"{state}, {wait:.0f} s until it may be probed"
+        )
+        for target, state, wait in breakers.states()
+    ]
 
 
 # --- remembered ----------------------------------------------------------------------------------------------------

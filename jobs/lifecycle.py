@@ -9,6 +9,7 @@ import logging
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
@@ -298,14 +299,16 @@ def settle(stuck: QuerySet[Job], verdict: Callable[[Job], JobError], *, by: str,
             failures=job.failures,
             max_attempts=job.max_attempts,
             round_attempts=job.round_attempts,
+            postponed=error.postpone is not None,
         )
         (waiting if again else failed).setdefault((failures, error), []).append(job)
     for (failures, error), batch in waiting.items():
-        handed_back = failures == batch[0].failures
+        handed_back = failures == batch[0].failures and error.postpone is None
+        wait = _backoff(failures) if error.postpone is None else timedelta(seconds=error.postpone)
         _running(batch).update(
             status=Status.RETRY,
             failures=failures,
-            run_after=Now() if handed_back else Now() + _backoff(failures),
+            run_after=Now() if handed_back else Now() + wait,
             stage="released",
             error_code=error.code.name,
             error_message=error.message,

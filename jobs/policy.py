@@ -20,13 +20,20 @@ def backoff(failures: int, *, initial: float, factor: float, most: float, jitter
 
 
 def tries_again(
-    code: ErrorCode, *, retryable: bool, failures: int, max_attempts: int, round_attempts: int
+    code: ErrorCode,
+    *,
+    retryable: bool,
+    failures: int,
+    max_attempts: int,
+    round_attempts: int,
+    postponed: bool = False,
 ) -> tuple[bool, int]:
     """Whether an attempt that ended in `code` is followed by another, and the failures to book for the round.
 
-    A hand-back at shutdown spends nothing, except that a job sold with one attempt is failed, not handed back.
+    A hand-back at shutdown spends nothing, except that a job sold with one attempt is failed, not handed back. What
+    was postponed, since an outside service is known to be down, spends nothing either.
     """
-    if code in HANDED_BACK and max_attempts > 1:
+    if postponed or (code in HANDED_BACK and max_attempts > 1):
         return round_attempts < ROUND_ATTEMPTS, failures
     failures += 1
     return retryable and failures < max_attempts and round_attempts < ROUND_ATTEMPTS, failures

@@ -167,9 +167,16 @@ JOBSITE = {
     "RUN_GRACE": seconds("JOB_RUN_GRACE", 60.0),  # beating but so long past its run limit: stuck all the same
     "ABORT_GRACE": seconds("JOB_ABORT_GRACE", 5.0),  # code that ignores its abort for so long is killed
     "DRAIN_SECONDS": seconds("JOB_DRAIN_SECONDS", 2.0),  # one nudge claims jobs for about so long
-    "BACKOFF_INITIAL": seconds("RETRY_INITIAL_DELAY", 5.0, least=0.01),
-    "BACKOFF_FACTOR": seconds("RETRY_FACTOR", 2.0, least=1.0),  # a factor, not seconds: each wait is so much longer
-    "BACKOFF_MAX": seconds("RETRY_MAX_DELAY", 300.0, least=0.01),
+    "BACKOFF_INITIAL": seconds("JOB_BACKOFF_INITIAL", 5.0, least=0.01),  # between two attempts of a job
+    "BACKOFF_FACTOR": seconds("JOB_BACKOFF_FACTOR", 2.0, least=1.0),  # a factor: each wait is so much longer
+    "BACKOFF_MAX": seconds("JOB_BACKOFF_MAX", 300.0, least=0.01),
+    "RETRY_INITIAL_DELAY": seconds("RETRY_INITIAL_DELAY", 0.5, least=0.01),  # between two calls of an outside service
+    "RETRY_FACTOR": seconds("RETRY_FACTOR", 2.0, least=1.0),
+    "RETRY_MAX_DELAY": seconds("RETRY_MAX_DELAY", 10.0, least=0.01),
+    "BLOB_RETRY_ATTEMPTS": whole("BLOB_RETRY_ATTEMPTS", 3, least=1),
+    "CIRCUIT_THRESHOLD": whole("LLM_CIRCUIT_THRESHOLD", 5, least=1),  # failures within the window: left alone
+    "CIRCUIT_WINDOW": seconds("LLM_CIRCUIT_WINDOW", 300.0),
+    "CIRCUIT_COOLDOWN": seconds("LLM_CIRCUIT_COOLDOWN", 600.0),
     "DEAF_SECONDS": seconds("JOB_DEAF_SECONDS", 60.0),  # due work, a free slot and no claim for so long: deaf
     "COLD_START_THRESHOLD": seconds("COLD_START_THRESHOLD", 15.0),
     # caps

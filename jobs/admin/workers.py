@@ -1,13 +1,13 @@
-"""Who is alive: the workers' slots, and the watchmen's clock."""
+"""Who is alive: the workers' slots, the watchmen's clock, and the outside services' breakers."""
 
 from django.contrib import admin
 from django.db.models import OuterRef, Subquery
 from django.utils import timezone
 from django.utils.safestring import SafeString
 
-from jobs.models import Job, Slot, Status, Tick
+from jobs.models import Breaker, Job, Slot, Status, Tick
 
-from .. import slots
+from .. import breakers, slots
 from .base import ReadOnly, ago, job_link, label, span, when
 
 
@@ -77,3 +77,25 @@ class TickAdmin(ReadOnly):
             return label("not yet", "default")
         late = (timezone.now() - tick.ran_at).total_seconds() > 2 * tick.period
         return label("late", "danger") if late else label("on time", "success")
+
+
+@admin.register(Breaker)
+class BreakerAdmin(ReadOnly):
+    """Outside services that failed. An open breaker leaves its service alone until the cool-down is over."""
+
+    list_display = ["target", "state", "recent", "opened"]
+    ordering = ["target"]
+    fields = readonly_fields = ["target", "state", "recent", "opened"]
+
+    @admin.display(description="State")
+    def state(self, breaker: Breaker) -> SafeString:
+        state = next(state for target, state, _ in breakers.states() if target == breaker.target)
+        return label(state, {"closed": "success", "open": "danger"}.get(state, "warning"))
+
+    @admin.display(description="Recent failures")
+    def recent(self, breaker: Breaker) -> int:
+        return len(breaker.failures)
+
+    @admin.display(description="Opened")
+    def opened(self, breaker: Breaker) -> str:
+        return f"{when(breaker.opened_at)} ({ago(breaker.opened_at)})" if breaker.opened_at else "–"

@@ -8,6 +8,8 @@ from typing import Any, ClassVar, Protocol
 
 from rest_framework import serializers
 
+from jobs.engines.breaker import Breaker
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -57,6 +59,9 @@ class Run(Protocol):
 
         Its own progress moves the run's from `start` to `end`. Raises the JobError that it says.
         """
+
+    def breaker(self, target: str) -> Breaker:
+        """The circuit breaker of an outside service, shared by all workers (`llm`, `runpod`)."""
 
     def output(self, path: Path, name: str, content_type: str = "video/mp4") -> None:
         """Name a finished file as an output; it is published only if the job succeeds."""

@@ -1,6 +1,7 @@
 """The tables. Fields, constraints and indexes; no verbs: `jobs.lifecycle` and its neighbours write."""
 
 from .artifact import Artifact
+from .breaker import Breaker
 from .cleanup_run import CleanupRun
 from .event import JobEvent
 from .idempotency import IdempotencyKey
@@ -16,6 +17,7 @@ __all__ = [
     "WAITING",
     "ApiKey",
     "Artifact",
+    "Breaker",
     "CleanupRun",
     "IdempotencyKey",
     "Job",

@@ -36,8 +36,8 @@ CLOCKS = {
     "JOB_DISPATCH_SECONDS": "0.5",
     "JOB_ABORT_GRACE": "1.5",
     "JOB_SHUTDOWN_GRACE": "5",
-    "RETRY_INITIAL_DELAY": "0.2",
-    "RETRY_MAX_DELAY": "0.5",
+    "JOB_BACKOFF_INITIAL": "0.2",
+    "JOB_BACKOFF_MAX": "0.5",
 }
 
 

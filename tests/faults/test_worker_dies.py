@@ -46,7 +46,7 @@ def test_main_process_killed_mid_run(platform, ann):
 def test_killed_at_every_named_point(platform, ann):
     """One job, killed once at each point: no attempt leaves anything behind; after the last commit nothing is lost."""
     platform.env |= {"JOB_MONITOR_SECONDS": "0.3", "JOB_DISPATCH_SECONDS": "0.2"}
-    platform.env |= {"RETRY_INITIAL_DELAY": "0.05", "RETRY_MAX_DELAY": "0.1"}
+    platform.env |= {"JOB_BACKOFF_INITIAL": "0.05", "JOB_BACKOFF_MAX": "0.1"}
     platform.broker()
     platform.worker(slots=4, faults=";".join(f"{point}=kill" for point in POINTS))  # a pool refills every 5 s
     platform.beat()

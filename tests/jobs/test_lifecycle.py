@@ -8,6 +8,7 @@ import pytest
 from django.db import connection, connections
 from django.db.models import Q
 from django.db.models.functions import Now
+from django.utils import timezone
 
 from jobs import lifecycle
 from jobs.errors import ErrorCode, JobError, LeaseLost, Refused
@@ -101,6 +102,16 @@ def test_fail_retries_or_refunds(ann, running, code, failures, becomes, left):
     job = Job.objects.get(pk=lease.job_id)
     assert (job.status, balance(ann)) == (becomes, left)
     assert job.error_code == code.name
+    invariants.check()
+
+
+def test_postponed_for_a_service_that_is_down_spends_nothing_and_waits(ann, running):
+    lease = running(max_attempts=1)
+    lifecycle.fail(lease, JobError(ErrorCode.provider_error, "RunPod is left alone.", postpone=600.0))
+    job = Job.objects.get()
+    assert (job.status, job.failures, balance(ann)) == (Status.RETRY, 0, 990)
+    assert 590 < (job.run_after - timezone.now()).total_seconds() <= 601
+    assert lifecycle.claim(job.queue) is None
     invariants.check()
 
 

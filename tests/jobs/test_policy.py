@@ -34,6 +34,12 @@ def test_who_is_tried_again(code, retryable, failures, tries, claims, expected):
     assert told == expected
 
 
+def test_what_was_postponed_spends_nothing_even_of_a_single_attempt():
+    once = {"retryable": True, "failures": 0, "max_attempts": 1, "postponed": True}
+    assert policy.tries_again(ErrorCode.provider_error, round_attempts=1, **once) == (True, 0)
+    assert policy.tries_again(ErrorCode.provider_error, round_attempts=20, **once) == (False, 0)
+
+
 def test_a_cleanup_timeout_is_never_shorter_than_five_beats():
     assert policy.cleanup_timeout(1, 2) == 15
     assert policy.cleanup_timeout(1, 10) == 50
