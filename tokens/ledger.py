@@ -6,8 +6,7 @@ own where there is none. `charge` and the refunds make no savepoint: after an In
 the caller's innermost `atomic` block can only roll back.
 """
 
-from collections import Counter
-from collections.abc import Iterable
+import json
 
 from django.db import IntegrityError, connection, transaction
 from django.db.models import F, Sum
@@ -17,6 +16,30 @@ from .models import KEY_LENGTH, MOST, REFERENCE_LENGTH, Account, Transaction
 
 Kind = Transaction.Kind
 BOOKED = [field.attname for field in Transaction._meta.concrete_fields if field.name != "created_at"]
+
+# What is to be given back comes as one JSON list of [charge id, reason, amount or null], so each statement stays the
+# same for any number. A line's balance is the account's new one less what the lines after it give.
+WANTED = {
+    "postgresql": "SELECT (value ->> 0)::bigint, value ->> 1, (value ->> 2)::bigint FROM json_array_elements(%s)",
+    "sqlite": "SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]')"
+    " FROM json_each(%s)",
+}
+OWED = """
+WITH wanted (charge_id, reason, part) AS ({wanted}), owed AS (
+    SELECT id, account_id, reference, wanted.reason, COALESCE(part, -amount) AS amount
+    FROM wanted JOIN tokens_transaction ON id = charge_id WHERE kind = 'CHARGE'
+)"""
+LOCK_ACCOUNTS = """
+SELECT FROM tokens_account WHERE user_id IN (SELECT account_id FROM owed) ORDER BY user_id FOR NO KEY UPDATE"""
+GIVE_BACK = """
+UPDATE tokens_account SET balance = balance + total
+FROM (SELECT account_id, SUM(amount) AS total FROM owed GROUP BY account_id) AS bill WHERE user_id = account_id"""
+BOOK_REFUNDS = f"""
+INSERT INTO tokens_transaction (account_id, kind, amount, balance_after, reference, reason, reverses_id)
+SELECT account_id, 'REFUND', amount, balance + amount - SUM(amount) OVER (PARTITION BY account_id ORDER BY id DESC),
+       reference, reason, id
+FROM owed JOIN tokens_account ON user_id = account_id ORDER BY id
+RETURNING {", ".join(BOOKED)}"""  # noqa: S608 - made of our own constants
 
 
 class LedgerError(Exception):
@@ -118,11 +141,11 @@ def refund(charge_id: int, *, reason: str, amount: int | None = None) -> Transac
 def refund_many(charges: list[tuple[int, str]]) -> dict[int, int]:
     """Give many charges, as (charge id, reason), back in full. Returns the tokens given back by charge id.
 
-    All or nothing: raises as `refund` does if one of them cannot be. A handful of statements for up to some thousand
-    charges; accounts are locked in the order of their ids, so two of these at once do not deadlock.
+    All or nothing: raises as `refund` does if one of them cannot be. As many statements for thousands as for two;
+    accounts are locked in the order of their ids, so two of these at once do not deadlock.
     """
     booked = _refund([(charge_id, reason, None) for charge_id, reason in charges])
-    return {charge_id: refund.amount for (charge_id, _), refund in zip(charges, booked, strict=True)}
+    return {refund.reverses_id: refund.amount for refund in booked}
 
 
 def drifted() -> list[tuple[int, int, int]]:
@@ -163,28 +186,16 @@ def _refund(wanted: list[tuple[int, str, int | None]]) -> list[Transaction]:
         return []
     for _, reason, _ in wanted:
         _text("reason", reason)
-    with transaction.atomic(savepoint=False):
-        charges = Transaction.objects.filter(kind=Kind.CHARGE).in_bulk({charge_id for charge_id, _, _ in wanted})
-        totals: Counter[int] = Counter()
-        bookings = []
-        for charge_id, reason, amount in wanted:
-            if (charged := charges.get(charge_id)) is None:
-                raise Transaction.DoesNotExist(f"there is no charge {charge_id}")
-            booking = Transaction(
-                account_id=charged.account_id,
-                kind=Kind.REFUND,
-                amount=-charged.amount if amount is None else amount,
-                reference=charged.reference,
-                reason=reason,
-                reverses=charged,
-            )
-            totals[booking.account_id] += booking.amount
-            bookings.append(booking)
-        before = {pk: balance - totals[pk] for pk, balance in _move_many(totals.items()).items()}
-        for booking in bookings:
-            before[booking.account_id] += booking.amount
-            booking.balance_after = before[booking.account_id]
-        return Transaction.objects.bulk_create(bookings)
+    owed, values = OWED.format(wanted=WANTED[connection.vendor]), [json.dumps(wanted)]
+    with transaction.atomic(savepoint=False), connection.cursor() as cursor:
+        if len(wanted) > 1 and connection.features.has_select_for_update:  # the UPDATE takes its locks in any order
+            cursor.execute(owed + LOCK_ACCOUNTS, values)
+        cursor.execute(owed + GIVE_BACK, values)
+        cursor.execute(owed + BOOK_REFUNDS, values)
+        booked = [Transaction.from_db(connection.alias, BOOKED, row) for row in cursor.fetchall()]
+        if len(booked) < len(wanted):
+            raise Transaction.DoesNotExist(f"{len(wanted) - len(booked)} of {len(wanted)} are no charges")
+    return booked
 
 
 def _charge_at_once(account_id: int, amount: int, reference: str) -> Transaction | None:
@@ -214,22 +225,6 @@ def _move(account_id: int, amount: int) -> int | None:
         )
         row = cursor.fetchone()
     return row and row[0]
-
-
-def _move_many(amounts: Iterable[tuple[int, int]]) -> dict[int, int]:
-    """Change balances by (account id, amount). Returns the new balance by account id."""
-    amounts = sorted(amounts)
-    if len(amounts) > 1:  # the UPDATE takes its locks in any order; SQLite has one lock for all
-        accounts = Account.objects.select_for_update(no_key=True).filter(pk__in=[pk for pk, _ in amounts])
-        list(accounts.order_by("pk").values_list("pk"))
-    changes = ", ".join(["(%s, %s)"] * len(amounts))
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"UPDATE tokens_account SET balance = balance + column2 FROM (VALUES {changes}) AS change"  # noqa: S608
-            " WHERE user_id = column1 RETURNING user_id, balance",
-            [value for pair in amounts for value in pair],
-        )
-        return dict(cursor.fetchall())
 
 
 def _book(
