@@ -6,7 +6,8 @@ import logging
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,12 +33,37 @@ class FinishedFile(File):
 
 
 @dataclass(frozen=True)
+class Seal:
+    """What a finished file was when it was read whole: the row's figures, and the time of its last change."""
+
+    bytes: int
+    sha256: str
+    changed_ns: int
+
+
+@dataclass(frozen=True)
 class Output:
-    """What a kind named: a finished local file, to be published under `name`."""
+    """What a kind named: a finished local file, to be published under `name`. `sealed` is `seal` of it, under way."""
 
     path: Path
     name: str
     content_type: str
+    sealed: Future[Seal]
+
+
+def seal(path: Path, check: Callable[[], None] = lambda: None) -> Seal:
+    """Hash a finished file and wait until the disk has it: the row will say that it is there.
+
+    `check` is called for every megabyte and may raise. Touches no database: it runs in a thread beside the kind.
+    """
+    with open(path, "rb") as local:
+        digest = hashlib.sha256()
+        while chunk := local.read(CHUNK):
+            digest.update(chunk)
+            check()
+        os.fsync(local.fileno())
+        state = os.fstat(local.fileno())
+    return Seal(state.st_size, digest.hexdigest(), state.st_mtime_ns)
 
 
 def store(job_id: uuid.UUID, attempt: int, outputs: list[Output]) -> list[Artifact]:
@@ -48,15 +74,15 @@ def store(job_id: uuid.UUID, attempt: int, outputs: list[Output]) -> list[Artifa
 def _store(job_id: uuid.UUID, attempt: int, output: Output) -> Artifact:
     key = f"jobs/{job_id}/{attempt}/{output.name}"
     try:
+        sealed = output.sealed.result()
         with open(output.path, "rb") as local:
-            digest = hashlib.file_digest(local, "sha256").hexdigest()
-            size = os.fstat(local.fileno()).st_size
-            os.fsync(local.fileno())  # the row will say that the file is there
-            local.seek(0)
+            state = os.fstat(local.fileno())
+            if (state.st_size, state.st_mtime_ns) != (sealed.bytes, sealed.changed_ns):  # written to after it was named
+                sealed = seal(output.path)
             if default_storage.exists(key):  # an earlier try of this same attempt
                 default_storage.delete(key)
             default_storage.save(key, FinishedFile(local, name=key))
-            if default_storage.size(key) != size:  # Django's copy takes a short write for a whole one
+            if default_storage.size(key) != sealed.bytes:  # Django's copy takes a short write for a whole one
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     except OSError as error:
         raise JobError(ErrorCode.storage_error, f"{output.name}: {storage_words(error)}") from error
@@ -66,8 +92,8 @@ def _store(job_id: uuid.UUID, attempt: int, output: Output) -> Artifact:
         attempt=attempt,
         name=output.name,
         key=key,
-        bytes=size,
-        sha256=digest,
+        bytes=sealed.bytes,
+        sha256=sealed.sha256,
         content_type=output.content_type,
     )
 
@@ -77,9 +103,11 @@ def storage_words(error: OSError) -> str:
     return os.strerror(error.errno) if error.errno else type(error).__name__
 
 
-def fetch(needed: JobInput, folder: Path) -> Path:
-    """Copy an input into a work folder and check it against its row's size and SHA-256; returns the local path.
+def fetch(needed: JobInput, folder: Path, check: Callable[[], None]) -> Path:
+    """Copy an input into a work folder and check it against its row's SHA-256; returns the local path.
 
+    A copy, since a link would let a child that was taken over write to the stored file. `check` is called for every
+    megabyte and may raise. Touches no database (`needed` comes with its artifact or upload): it runs in a thread.
     JobError(input_gone) if its row or file is no longer there or has changed, storage_error if reading fails.
     """
     source: Artifact | Upload | None = needed.artifact or needed.upload
@@ -92,6 +120,7 @@ def fetch(needed: JobInput, folder: Path) -> Path:
             while chunk := stored.read(CHUNK):
                 digest.update(chunk)
                 local.write(chunk)
+                check()
     except FileNotFoundError as error:
         raise JobError(ErrorCode.input_gone, f"{needed.reference} is no longer stored.") from error
     except OSError as error:

@@ -4,6 +4,7 @@ import re
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -40,24 +41,22 @@ class Attempt:
         self.finished = threading.Event()
         self.began = self.moved_at = self.beat_at = time.monotonic()
         self._watcher_lives = watcher_lives
-        self._inputs: dict[str, Path] | None = None
+        self._inputs: dict[str, Future[Path]] | None = None
+        self._files = ThreadPoolExecutor(2, "files")  # copies, hashes and syncs beside the kind; starts no child
+        self._closed = False
 
     # --- what a kind calls ----------------------------------------------------------------------------------------
 
     def input(self, reference: str) -> Path:
         self.check()
         if self._inputs is None:
-            self._needed = {
-                row.reference: row
-                for row in JobInput.objects.filter(job_id=self.lease.job_id).select_related("artifact", "upload")
-            }
-            self._inputs = {}
+            rows = JobInput.objects.filter(job_id=self.lease.job_id).select_related("artifact", "upload").order_by("pk")
+            self._inputs = {row.reference: self._beside(artifacts.fetch, row, self.workdir) for row in rows}
         if reference not in self._inputs:
-            if reference not in self._needed:
-                raise JobError(ErrorCode.input_gone, f"{reference} was removed.")
-            self._inputs[reference] = artifacts.fetch(self._needed[reference], self.workdir)
-            self.alive()
-        return self._inputs[reference]
+            raise JobError(ErrorCode.input_gone, f"{reference} was removed.")
+        while wait([self._inputs[reference]], timeout=0.1).not_done:
+            self.check()
+        return self._inputs[reference].result()
 
     def progress(self, fraction: float, stage: str | None = None) -> None:
         fraction = min(1.0, max(0.0, float(fraction)))
@@ -142,13 +141,28 @@ class Attempt:
             raise ValueError(f"{name!r} is not a name for an output")
         if path.is_symlink() or self.workdir.resolve() not in path.resolve().parents:
             raise ValueError("an output must be a file of the work folder")
-        self.outputs.append(artifacts.Output(path, name, content_type))
+        self.outputs.append(artifacts.Output(path, name, content_type, self._beside(artifacts.seal, path)))
+
+    def _beside(self, work: Callable[..., Any], *args: object) -> Future[Any]:
+        """Do work on files in a thread; moving bytes are a sign of life, and it ends when the attempt does."""
+
+        def check() -> None:
+            if self._closed:
+                raise Abort
+            self.alive()
+
+        return self._files.submit(work, *args, check)
 
     # --- what the runner and the heartbeat thread call ------------------------------------------------------------
 
     def end(self, reason: JobError | LeaseLost) -> None:
         """Say why the attempt is to end; the first reason stays."""
         self.abort = self.abort or reason
+
+    def close(self) -> None:
+        """Wait for the threads that work on files; what they have not finished is given up."""
+        self._closed = True
+        self._files.shutdown(cancel_futures=True)
 
     def should_stop(self) -> bool:
         """Whether the attempt is to end: told so, leaseless for too long, or nobody beats for it any more."""

@@ -83,6 +83,7 @@ def run(lease: lifecycle.Lease) -> None:
         error = _work(attempt)
         _settle(attempt, error)
     finally:
+        attempt.close()
         attempt.finished.set()
         heart.let_go()
         slots.kill_children(except_for=before)

@@ -208,7 +208,9 @@ def _copy(chunks: list[_Chunk], film: BinaryIO, check: Callable[[int], None]) ->
             begin, end = min(at for _, at, _ in spans), max(at + size for _, at, size in spans)
             if end - begin <= PIECE:  # what lies between the spans is the other track's: one read is cheaper than many
                 data = memoryview(_read(file, begin, end - begin))
-                film.writelines(x for before, at, size in spans for x in (before, data[at - begin : at - begin + size]))
+                film.write(
+                    b"".join([x for before, at, size in spans for x in (before, data[at - begin : at - begin + size])])
+                )
             else:
                 for before, at, size in spans:
                     film.write(before)

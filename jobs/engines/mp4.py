@@ -11,6 +11,9 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
+from itertools import accumulate, repeat
+from operator import add
 from pathlib import Path
 
 MAX_INDEX_BYTES = 64 * 1024**2
@@ -55,7 +58,7 @@ class Track:
     def count(self) -> int:
         return len(self.sizes)
 
-    @property
+    @cached_property
     def length(self) -> int:
         """In ticks, all samples."""
         return sum(self.deltas)
@@ -70,7 +73,7 @@ class Track:
         media = self.seconds if self.shifts else Fraction(self.length - self.media_time, self.timescale)
         return self.delay + (media if self.shown is None else min(media, self.shown))
 
-    @property
+    @cached_property
     def plain(self) -> bool:
         """Whether the pictures are all shown, from the first one on, and of one description: then they can be moved."""
         if self.descriptions > 1:
@@ -87,7 +90,7 @@ class Track:
         starts = Fraction(abs(first - self.media_time), self.timescale) <= tick / 2
         return starts and (self.shown is None or self.shown > self.seconds - tick)
 
-    @property
+    @cached_property
     def fps(self) -> Fraction | None:
         """Pictures a second; None if their distances differ by more than a millisecond or so (variable frame rate)."""
         body = self.deltas[:-1] if self.count > 1 else self.deltas
@@ -244,7 +247,7 @@ def _track(kind: str, trak: dict, media: dict, movie_timescale: int, path: Path,
     entry = bytes(table[b"stsd"][8 : 8 + size])
     sizes = _sizes(table[b"stsz"], file_size)
     positions = _positions(table, sizes)
-    if any(position + size > file_size for position, size in zip(positions, sizes, strict=True)):
+    if max(map(add, positions, sizes), default=0) > file_size:
         raise Cut
     if sum(sizes) > file_size:
         raise Unsupported("samples overlap")  # else a small file could name any amount of data
@@ -327,7 +330,7 @@ def _runs(table: memoryview, code: str, total: int) -> array:
     for times, value in zip(pairs[::2], pairs[1::2], strict=True):
         if times < 0 or len(values) + times > total:
             raise IndexError
-        values.extend([value]) if times == 1 else values.extend(array(code, [value]) * times)
+        values.append(value) if times == 1 else values.extend(repeat(value, times))
     if len(values) != total:
         raise IndexError
     return values
@@ -352,10 +355,8 @@ def _positions(table: dict[bytes, memoryview], sizes: array) -> array:
     sample = 0
     for number, per_chunk in enumerate(runs[1::3]):
         for chunk in range(firsts[number] - 1, min(firsts[number + 1] - 1, len(chunks))):
-            at = chunks[chunk]
-            for size in sizes[sample : sample + per_chunk]:
-                positions.append(at)
-                at += size
+            held = sizes[sample : sample + per_chunk]
+            positions.extend(accumulate(held[:-1], initial=chunks[chunk]) if held else ())
             sample += per_chunk
     if len(positions) != len(sizes):
         raise IndexError

@@ -64,7 +64,10 @@ class Run(Protocol):
         """The circuit breaker of an outside service, shared by all workers (`llm`, `runpod`)."""
 
     def output(self, path: Path, name: str, content_type: str = "video/mp4") -> None:
-        """Name a finished file as an output; it is published only if the job succeeds."""
+        """Name a finished file as an output; it is published only if the job succeeds.
+
+        It is read in a thread from now on, so name it as soon as nothing writes to it any more, and check it after.
+        """
 
 
 class Abort(BaseException):

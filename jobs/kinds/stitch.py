@@ -59,8 +59,8 @@ class Stitch(Kind):
         run.progress(ENCODED, "joining")
         write(run, clips, audios, film)
         run.progress(JOINED, "checking")
+        run.output(film, "film.mp4")  # hashed and synced while it is checked
         verify(run, clips, film, with_sound=bool(audios))
-        run.output(film, "film.mp4")
 
 
 def look_closer(run: Run, clips: list[Clip]) -> Format:

@@ -12,6 +12,7 @@ from django.core.files import move
 from django.core.files.storage import default_storage
 
 from jobs import artifacts, lifecycle
+from jobs.attempt import Attempt
 from jobs.errors import ErrorCode, JobError
 from jobs.models import Artifact, JobEvent, Status
 from tests import invariants
@@ -74,17 +75,20 @@ def test_a_copy_to_another_disk_that_fills_up_on_the_way(ann, monkeypatch, tmp_p
 
     job = cook(ann)
     lease = lifecycle.claim("cpu")
+    attempt = Attempt(lease, tmp_path)
     file = tmp_path / "film.mp4"
     file.write_bytes(os.urandom(100_000))
+    attempt.output(file, "film.mp4")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     with monkeypatch.context() as patched:
         patched.setattr(move.os, "rename", other_disk)
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(part * 100_000), before[1]))
         try:
             with pytest.raises(JobError) as refused:
-                artifacts.store(lease.job_id, lease.attempt, [artifacts.Output(file, "film.mp4", "video/mp4")])
+                artifacts.store(lease.job_id, lease.attempt, attempt.outputs)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
+            attempt.close()
     assert refused.value.code is ErrorCode.storage_error
     lifecycle.fail(lease, refused.value)
     assert fresh(job).status == Status.RETRY
