@@ -130,6 +130,26 @@ def fetch(needed: JobInput, folder: Path, check: Callable[[], None]) -> Path:
     return target
 
 
+def fetch_key(key: str, target: Path, most: int, check: Callable[[], None]) -> Path:
+    """Copy a file that is not the platform's own from the storage to `target`, which it returns.
+
+    Whether the key may be read is the caller's affair. `check` is called for every megabyte and may raise.
+    JobError: input_gone (it may come yet, so it is tried again), bad_input over `most` bytes, storage_error.
+    """
+    try:
+        with default_storage.open(key, "rb") as stored, open(target, "wb") as local:
+            while chunk := stored.read(CHUNK):
+                local.write(chunk)
+                if local.tell() > most:
+                    raise JobError(ErrorCode.bad_input, f"{key} is larger than {most} bytes.")
+                check()
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+        raise JobError(ErrorCode.input_gone, f"{key} is not in the storage.", retryable=True) from error
+    except OSError as error:
+        raise JobError(ErrorCode.storage_error, f"{key}: {storage_words(error)}") from error
+    return target
+
+
 def discard(job_id: uuid.UUID, attempt: int | None = None) -> int:
     """Delete what one attempt (or the whole job) stored, except what an Artifact row names. Returns how many files.
 

@@ -15,6 +15,7 @@ from .engines import ffmpeg, process, tool
 from .engines.breaker import Breaker
 from .errors import ErrorCode, JobError, LeaseLost
 from .kinds.base import Abort
+from .kinds.fields import key_problem
 from .lifecycle import Lease
 from .models import JobInput
 from .policy import lease_deadline
@@ -30,6 +31,7 @@ class Attempt:
 
     def __init__(self, lease: Lease, workdir: Path, *, watcher_lives: Callable[[], bool] = lambda: True):
         self.lease = lease
+        self.job_id = lease.job_id
         self.params = lease.params
         self.workdir = workdir
         self.fraction = 0.0
@@ -54,9 +56,20 @@ class Attempt:
             self._inputs = {row.reference: self._beside(artifacts.fetch, row, self.workdir) for row in rows}
         if reference not in self._inputs:
             raise JobError(ErrorCode.input_gone, f"{reference} was removed.")
-        while wait([self._inputs[reference]], timeout=0.1).not_done:
+        return self._fetched(self._inputs[reference])
+
+    def fetch_key(self, key: str) -> Path:
+        self.check()
+        own = settings.JOBSITE
+        if problem := key_problem(key, own["INGEST_PREFIX"]):
+            raise JobError(ErrorCode.bad_input, f"{key}: {problem}")
+        target = self.workdir / "stored-file"
+        return self._fetched(self._beside(artifacts.fetch_key, key, target, own["UPLOAD_MAX_BYTES"]))
+
+    def _fetched(self, path: Future[Path]) -> Path:
+        while wait([path], timeout=0.1).not_done:
             self.check()
-        return self._inputs[reference].result()
+        return path.result()
 
     def progress(self, fraction: float, stage: str | None = None) -> None:
         fraction = min(1.0, max(0.0, float(fraction)))

@@ -190,9 +190,13 @@ JOBSITE = {
     # prices, whole tokens
     "PRICE_RENDER_SECOND": whole("PRICE_RENDER_SECOND", 1),
     "PRICE_STITCH_BASE": whole("PRICE_STITCH_BASE", 1),
+    "PRICE_INGEST": whole("PRICE_INGEST", 0),
     # media
     "RENDER_ENGINE": env.str("RENDER_ENGINE", "preview"),  # who draws a RENDER
     "FFMPEG": env.str("FFMPEG", "bundled"),  # a path, or the one that comes with imageio-ffmpeg
+    "INGEST_ROOT": Path(env.str("INGEST_ROOT", str(HOME / "ingest"))).absolute(),  # what INGEST's `path` is relative to
+    "INGEST_PREFIX": env.str("INGEST_PREFIX", ""),  # keys of the storage that INGEST may read begin with it
+    "SPEECH_MODEL": env.str("SPEECH_MODEL", ""),  # folder of a faster-whisper model; empty: no transcripts
     "MEDIA_WALLS": env.str("MEDIA_WALLS", "required"),  # or best_effort
     "KINDS": [module for module in env.list("JOBSITE_KINDS", default=[]) if module],
 }

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
+from uuid import UUID
 
 from rest_framework import serializers
 
@@ -23,11 +24,19 @@ class Limits:
 class Run(Protocol):
     """What `Kind.run` is given: one attempt. Every call raises `Abort` once the attempt is to end; let it pass."""
 
+    job_id: UUID
     params: dict[str, Any]
     workdir: Path  # empty at the start, private, deleted afterwards
 
     def input(self, reference: str) -> Path:
         """The local path of an input (`upload:<id>`, `job:<id>[/<name>]`). JobError(input_gone) if it is not there."""
+
+    def fetch_key(self, key: str) -> Path:
+        """The local path of a copy of a file that the operator keeps in the storage, beside the platform's own.
+
+        JobError: bad_input for a key that `fields.key_problem` refuses or a file over UPLOAD_MAX_BYTES, input_gone
+        (tried again: it may come yet) if there is none, storage_error if reading fails.
+        """
 
     def progress(self, fraction: float, stage: str | None = None) -> None:
         """How far the work is, 0.0 to 1.0; moving it is what tells work from a hang."""

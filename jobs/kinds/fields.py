@@ -2,8 +2,35 @@
 
 import math
 import unicodedata
+from urllib.parse import unquote
 
 from rest_framework import serializers
+
+OWN_FOLDERS = ("jobs", "uploads", "health")  # of the platform in its storage: nobody may name a file in them
+
+
+def path_problem(path: str) -> str:
+    """Why this cannot be a relative path of a file below some folder, as a sentence; empty if it can.
+
+    Judged by its text alone, written plainly and with `%2e` and the like read as what they stand for (FAULTS S31).
+    """
+    for text in (path, unquote(path)):
+        if any(unicodedata.category(character)[0] == "C" for character in text):
+            return "Must not contain control characters."
+        if "\\" in text or any(part in ("", ".", "..") for part in text.split("/")):
+            return "Must be a relative path without empty parts, . and .. in it."
+    return ""
+
+
+def key_problem(key: str, prefix: str) -> str:
+    """Why a kind may not read this key of the storage, as a sentence; empty if it may. `prefix` is INGEST_PREFIX."""
+    if problem := path_problem(key):
+        return problem
+    if not key.startswith(prefix):
+        return f"Must begin with {prefix}."
+    if unquote(key).partition("/")[0] in OWN_FOLDERS:
+        return f"Must not lie in {', '.join(OWN_FOLDERS)}: they are the platform's own."
+    return ""
 
 
 class NumberField(serializers.FloatField):

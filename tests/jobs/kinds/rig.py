@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from jobs.engines import ffmpeg, process, tool
 from jobs.kinds.base import Abort, Kind
@@ -12,6 +13,7 @@ class Rig:
 
     def __init__(self, workdir: Path, params: dict[str, Any], inputs: dict[str, Path] | None = None, binary=None):
         self.workdir, self.params, self.inputs, self.binary = workdir, params, inputs or {}, binary
+        self.job_id = UUID(int=1)
         self.workdir.mkdir(parents=True, exist_ok=True)
         self.fractions: list[float] = []
         self.stages: list[str] = []
@@ -22,6 +24,9 @@ class Rig:
 
     def input(self, reference: str) -> Path:
         return self.inputs[reference]
+
+    def fetch_key(self, key: str) -> Path:
+        return self.inputs[key]
 
     def progress(self, fraction: float, stage: str | None = None) -> None:
         self.check()
