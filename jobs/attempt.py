@@ -10,7 +10,7 @@ from typing import Any
 
 from django.conf import settings
 
-from . import artifacts, breakers
+from . import artifacts, breakers, remote
 from .engines import ffmpeg, process, tool
 from .engines.breaker import Breaker
 from .errors import ErrorCode, JobError, LeaseLost
@@ -84,6 +84,7 @@ class Attempt:
 
     def check(self) -> None:
         if self.should_stop():
+            self.interruptible = False  # it has noticed: what it does to end (a remote cancel) is not disturbed
             raise Abort
 
     def ffmpeg(self, args: list[str], *, seconds: float, start: float = 0.0, end: float = 1.0) -> None:
@@ -148,6 +149,9 @@ class Attempt:
 
     def breaker(self, target: str) -> Breaker:
         return breakers.breaker(target)
+
+    def remote(self, provider: str, seconds: float) -> remote.Call:
+        return remote.intend(self.lease.job_id, self.lease.attempt, provider, seconds)
 
     def output(self, path: Path, name: str, content_type: str = "video/mp4") -> None:
         if not NAME.fullmatch(name):

@@ -73,8 +73,8 @@ def position(job: Job) -> int | None:
 
 
 def status_hint(job: Job, now: datetime | None = None) -> str | None:
-    """`warming_gpu` while a GPU job has run for COLD_START_THRESHOLD without progress."""
-    if job.status != Status.RUNNING or job.queue != "gpu" or job.progress or job.started_at is None:
+    """`warming_gpu` while a GPU job, here or on RunPod, has run for COLD_START_THRESHOLD without progress."""
+    if job.status != Status.RUNNING or job.queue not in ("gpu", "remote") or job.progress or job.started_at is None:
         return None
     waited = (now or timezone.now()) - job.started_at
     return "warming_gpu" if waited > timedelta(seconds=settings.JOBSITE["COLD_START_THRESHOLD"]) else None

@@ -20,7 +20,7 @@ from django.db import close_old_connections, connection
 
 from tokens import ledger
 
-from . import artifacts, cleanup, dispatch, kinds, runner, upkeep
+from . import artifacts, cleanup, dispatch, kinds, remote, runner, upkeep
 from .heartbeat import heart
 from .kinds.base import REGISTRY
 from .uploads import sweep_unused
@@ -71,6 +71,12 @@ def monitor_heartbeats() -> int:
 def cleanup_stuck_jobs() -> int:
     """Beat, every 15 minutes: settle and refund what is stuck. Returns how many; the CleanupRun row says more."""
     return cleanup.cleanup_stuck_jobs(by="beat").cleaned if upkeep.take("cleanup_stuck_jobs") else 0
+
+
+@shared_task(name="jobs.sweep_remote")
+def sweep_remote() -> int:
+    """Beat, every minute: cancel what nobody waits for on RunPod. Returns how many are over."""
+    return remote.sweep().ended if upkeep.take("sweep_remote") else 0
 
 
 @shared_task(name="jobs.sweep_storage")

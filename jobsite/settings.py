@@ -193,6 +193,12 @@ JOBSITE = {
     "PRICE_INGEST": whole("PRICE_INGEST", 0),
     # media
     "RENDER_ENGINE": env.str("RENDER_ENGINE", "preview"),  # who draws a RENDER
+    "RUNPOD_API_KEY": env.str("RUNPOD_API_KEY", ""),
+    "RUNPOD_ENDPOINT_ID": env.str("RUNPOD_ENDPOINT_ID", ""),
+    "RUNPOD_BASE_URL": env.str("RUNPOD_BASE_URL", "https://api.runpod.ai/v2"),  # http only to this host: the fake
+    "RUNPOD_POLL_SECONDS": seconds("RUNPOD_POLL_SECONDS", 2.0),  # a job's state is asked for this often
+    "RUNPOD_OUTPUT_BYTES": whole("RUNPOD_OUTPUT_BYTES", 2 * 1024**3, least=1),  # largest result that is pulled
+    "RUNPOD_SWEEP_SECONDS": seconds("RUNPOD_SWEEP_SECONDS", 60.0),  # what nobody waits for is cancelled this often
     "FFMPEG": env.str("FFMPEG", "bundled"),  # a path, or the one that comes with imageio-ffmpeg
     "INGEST_ROOT": Path(env.str("INGEST_ROOT", str(HOME / "ingest"))).absolute(),  # what INGEST's `path` is relative to
     "INGEST_PREFIX": env.str("INGEST_PREFIX", ""),  # keys of the storage that INGEST may read begin with it

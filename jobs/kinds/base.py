@@ -10,6 +10,7 @@ from uuid import UUID
 from rest_framework import serializers
 
 from jobs.engines.breaker import Breaker
+from jobs.engines.remote import RemoteCall
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,15 @@ class Run(Protocol):
 
     def breaker(self, target: str) -> Breaker:
         """The circuit breaker of an outside service, shared by all workers (`llm`, `runpod`)."""
+
+    def remote(self, provider: str, seconds: float) -> RemoteCall:
+        """The row of a request to an outside service that will be over in `seconds`: written before it is sent.
+
+        If an earlier attempt made one and nobody knows how it ended, this attempt takes that one over.
+        """
+
+    def time_left(self) -> float:
+        """Seconds of the run limit that are left, at least one."""
 
     def output(self, path: Path, name: str, content_type: str = "video/mp4") -> None:
         """Name a finished file as an output; it is published only if the job succeeds.

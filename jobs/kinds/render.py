@@ -13,7 +13,10 @@ from jobs.errors import ErrorCode, JobError
 from jobs.kinds.base import InputField, Kind, Limits, Run, register
 from jobs.kinds.fields import EvenField, NumberField, TextField, WholeField
 
-ENGINES = {"preview": "jobs.engines.preview"}  # RENDER_ENGINE: the module that holds its `render`
+ENGINES = {  # RENDER_ENGINE: the module that holds its `render`, or its `configured`, which takes the settings
+    "preview": "jobs.engines.preview",
+    "runpod": "jobs.engines.runpod",
+}
 
 
 class Engine(Protocol):
@@ -27,7 +30,8 @@ def engine() -> Engine:
     name = settings.JOBSITE["RENDER_ENGINE"]
     if name not in ENGINES:
         raise JobError(ErrorCode.config_error, f"There is no render engine named {name}.")
-    return import_module(ENGINES[name])
+    module = import_module(ENGINES[name])
+    return module.configured(settings.JOBSITE) if hasattr(module, "configured") else module
 
 
 @register
@@ -35,8 +39,12 @@ class Render(Kind):
     """Draw a prompt, over an image if one is given, into one H.264 video. One output: `video.mp4`."""
 
     name = "RENDER"
-    queue = "gpu"
     limits = Limits(run=1800, stall=60)  # seconds
+
+    @property
+    def queue(self) -> str:  # type: ignore[override]
+        """`remote` where RunPod draws: those slots only wait, and `-c` is how many jobs RunPod has at once."""
+        return "remote" if settings.JOBSITE["RENDER_ENGINE"] == "runpod" else "gpu"
 
     class Params(serializers.Serializer):
         prompt = TextField(max_length=2000)

@@ -7,6 +7,7 @@ from .event import JobEvent
 from .idempotency import IdempotencyKey
 from .job import FINAL, LIVE, WAITING, Job, JobInput, Status
 from .key import ApiKey, Scope
+from .remote import RemoteCall, RemoteState
 from .slot import Slot
 from .tick import Tick
 from .upload import Upload
@@ -23,6 +24,8 @@ __all__ = [
     "Job",
     "JobEvent",
     "JobInput",
+    "RemoteCall",
+    "RemoteState",
     "Scope",
     "Slot",
     "Status",

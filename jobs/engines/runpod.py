@@ -1,0 +1,290 @@
+"""The engine that has a RENDER drawn on RunPod: sends it, watches it, pulls the result, and cancels what is not needed.
+
+RunPod offers no idempotency key ("Send API requests" names none). So the request's own row is written before the POST,
+and its id goes with the input. When the answer to the POST is lost, nothing is sent again on a guess: the row's id is
+looked for in RunPod's list of requests. Found: that job is watched. Not in a list that can be read: it was not taken,
+and the next attempt may send it. No list that can be read: the job fails and is refunded, since a second job might be
+billed beside the first.
+"""
+
+import base64
+import binascii
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from jobs.engines import fetch, media, retry
+from jobs.engines.breaker import Breaker, BreakerOpen
+from jobs.engines.remote import RemoteCall
+from jobs.engines.runpod_api import (
+    REQUEST_BYTES,
+    Busy,
+    Client,
+    NoAnswer,
+    Rejected,
+    RunpodError,
+    State,
+    Throttled,
+    Unreachable,
+    client,
+)
+from jobs.errors import ErrorCode, JobError
+
+TRIES = 4  # of the POST, while RunPod answers that it did not take it
+LOOKS = 3  # at RunPod's list after a lost answer
+SILENCE = 45.0  # seconds without an answer about a job until it is given up; below RENDER's stall limit
+CANCEL_SECONDS = 3.0  # within JOB_ABORT_GRACE; what takes longer is the sweep's
+STEP = 0.2  # seconds between two looks whether the attempt is to end
+DRAWN = 0.95  # of the progress is RunPod's, the rest is pulling the result
+DOWNLOAD_SECONDS = 900.0
+
+
+class Run(Protocol):
+    """What this engine needs of a run."""
+
+    workdir: Path
+
+    def progress(self, fraction: float, stage: str | None = None) -> None: ...
+
+    def alive(self) -> None: ...
+
+    def check(self) -> None: ...
+
+    def time_left(self) -> float: ...
+
+    def breaker(self, target: str) -> Breaker: ...
+
+    def remote(self, provider: str, seconds: float) -> RemoteCall: ...
+
+
+class Engine:
+    """RunPod as the settings describe it (`options` is JOBSITE of the settings)."""
+
+    def __init__(self, options: Mapping[str, Any]):
+        self.options = options
+
+    def render(self, run: Run, params: dict[str, Any], image: Path | None = None) -> Path:
+        """Have `params` drawn, over `image` if given; the path of a file that is an MP4 by its bytes.
+
+        JobError: config_error (not configured), runpod_submit_error (not taken; `postpone` while the breaker is open),
+        runpod_execution_error (failed there, or its result cannot be had), bad_input (the image is too large to send).
+        However it ends, no job is left running on RunPod without a row that says so.
+        """
+        with client(self.options) as runpod:
+            return _Job(run, runpod, self.options).draw(params, image)
+
+
+configured = Engine
+
+
+class _Job:
+    """One attempt's way through RunPod."""
+
+    def __init__(self, run: Run, runpod: Client, options: Mapping[str, Any]):
+        self.run, self.runpod, self.options = run, runpod, options
+        self.fraction = 0.0
+
+    def draw(self, params: dict[str, Any], image: Path | None) -> Path:
+        seconds = max(10.0, self.run.time_left())  # the least `ttl`
+        request = _request(params, image)
+        call = self.run.remote("runpod", seconds)
+        self._start(call, request, seconds)
+        try:
+            state = self._wait(call.remote_id)
+        except BaseException:  # the attempt is to end, or RunPod does not tell: nobody waits for it any more
+            self._cancel(call)
+            raise
+        call.ended(state.status)
+        if state.status != "COMPLETED":
+            raise JobError(ErrorCode.runpod_execution_error, _why(state))
+        return self._pull(state.output)
+
+    # --- start ----------------------------------------------------------------------------------------------------
+
+    def _start(self, call: RemoteCall, request: dict[str, Any], seconds: float) -> None:
+        """Have RunPod take the request, unless an earlier attempt's is there. `call.remote_id` is set afterwards."""
+        if call.remote_id or (call.resumed and self._found(call)):
+            return
+        request["input"] |= {"call_id": call.id, "job_id": call.job_id, "attempt": call.attempt}
+        request["policy"] = {"executionTimeout": int(seconds * 1000), "ttl": int(seconds * 1000)}  # milliseconds
+        body = json.dumps(request).encode()
+        breaker = self.run.breaker("runpod")
+
+        def post() -> str:
+            return breaker.call(lambda: self.runpod.run(body), on=(Unreachable, Busy, NoAnswer))
+
+        try:
+            remote_id = retry.call(
+                post,
+                label="RunPod submit",
+                tries=TRIES,
+                on=(Unreachable, Busy, Throttled),
+                initial=self.options["RETRY_INITIAL_DELAY"],
+                factor=self.options["RETRY_FACTOR"],
+                most=self.options["RETRY_MAX_DELAY"],
+                check=self.run.alive,
+            )
+        except BreakerOpen as error:
+            call.ended("not sent")
+            raise JobError(
+                ErrorCode.runpod_submit_error, "RunPod is down; the job waits for it.", postpone=error.wait
+            ) from error
+        except (Unreachable, Busy, Throttled, Rejected) as error:
+            call.ended("not taken")
+            again = not isinstance(error, Rejected)  # a wrong key is as wrong a minute later
+            raise JobError(ErrorCode.runpod_submit_error, f"{_sentence(error)}.", retryable=again) from error
+        except NoAnswer as error:
+            if not self._found(call):
+                raise JobError(
+                    ErrorCode.runpod_submit_error, f"{_sentence(error)}; it did not take the job."
+                ) from error
+        else:
+            call.started(remote_id)
+
+    def _found(self, call: RemoteCall) -> bool:
+        """Look for a request whose fate is unknown in RunPod's list; False if it was not taken.
+
+        JobError(runpod_submit_error), final, if that cannot be told.
+        """
+        for look in range(LOOKS):
+            if look:
+                self._pause(self.options["RUNPOD_POLL_SECONDS"])
+            try:
+                remote_id = self.runpod.find(call.id)
+            except (Unreachable, Busy, Throttled, NoAnswer, Rejected) as error:
+                silent: RunpodError | None = error
+            else:
+                silent = None
+                if remote_id:
+                    call.started(remote_id)
+                    return True
+        if silent:
+            words = "RunPod's answer got lost, and it may have taken the job: it is not sent a second time."
+            raise JobError(ErrorCode.runpod_submit_error, words, retryable=False) from silent
+        return False
+
+    # --- wait -----------------------------------------------------------------------------------------------------
+
+    def _wait(self, remote_id: str) -> State:
+        """Watch the job until it has ended: the first final state counts, whatever RunPod says later.
+
+        JobError(runpod_execution_error) if RunPod does not know it, or tells nothing for SILENCE.
+        """
+        heard, failures = time.monotonic(), 0
+        while True:
+            pause = self.options["RUNPOD_POLL_SECONDS"]
+            try:
+                state = self.runpod.status(remote_id)
+            except Rejected as error:
+                words = "RunPod no longer knows the job; its result has expired" if error.status == 404 else str(error)
+                raise JobError(ErrorCode.runpod_execution_error, f"{words}.") from error
+            except (Unreachable, Busy, Throttled, NoAnswer) as error:
+                failures += 1
+                pause = max(min(10.0, pause * 2**failures), min(10.0, error.retry_after or 0.0))
+                if time.monotonic() - heard > SILENCE:
+                    raise JobError(
+                        ErrorCode.runpod_execution_error, f"{_sentence(error)}; the job is given up."
+                    ) from error
+            else:
+                if state.ended:
+                    return state
+                heard, failures = time.monotonic(), 0
+                self._tell(state)
+            self._pause(pause)
+
+    def _tell(self, state: State) -> None:
+        """Progress as RunPod tells it; that it is in the queue or in work is a sign of life up to the run limit."""
+        if state.status == "IN_QUEUE":
+            self.run.progress(self.fraction, "in_queue")
+        else:
+            report = state.output.get("progress") if isinstance(state.output, dict) else None
+            if isinstance(report, (int, float)) and not isinstance(report, bool) and 0.0 <= report <= 1.0:
+                self.fraction = max(self.fraction, DRAWN * report)
+            self.run.progress(self.fraction, "drawing")
+        self.run.alive()
+
+    def _pause(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            self.run.check()
+            time.sleep(min(STEP, left))
+        self.run.check()
+
+    def _cancel(self, call: RemoteCall) -> None:
+        """Cancel the job, unless a later attempt waits for it. Where that fails, its row stays for the sweep."""
+        if not call.give_up():
+            return
+        try:
+            call.ended(self.runpod.cancel(call.remote_id, seconds=CANCEL_SECONDS))
+        except RunpodError:
+            return  # the row says `cancel_wanted`
+
+    # --- pull -----------------------------------------------------------------------------------------------------
+
+    def _pull(self, output: Any) -> Path:
+        """The result as a file: inline as `video_base64`, or behind `video_url` (https, public, no redirect)."""
+        video = self.run.workdir / "remote.mp4"
+        self.run.progress(max(self.fraction, DRAWN), "downloading")
+        inline, url = _result(output)
+        most = self.options["RUNPOD_OUTPUT_BYTES"]
+        if inline:
+            _decode(inline, video, most)
+        elif url:
+            seconds = min(DOWNLOAD_SECONDS, self.run.time_left())
+            try:
+                fetch.fetch(url, video, most=most, seconds=seconds, check=self.run.alive, loopback=self.runpod.local)
+            except (fetch.Refused, fetch.Failed) as error:
+                raise JobError(ErrorCode.runpod_execution_error, f"The result cannot be had. {error}") from error
+        else:
+            raise JobError(ErrorCode.runpod_execution_error, "RunPod gave no result; it may have expired.")
+        if media.sniff(video) != "video/mp4":
+            raise JobError(ErrorCode.runpod_execution_error, "The result is no MP4 video.")
+        try:
+            media.probe(video, label="The result", stop=self.run.check)
+        except JobError as error:
+            if error.code is ErrorCode.bad_input:
+                raise JobError(ErrorCode.runpod_execution_error, error.message) from error
+            raise
+        return video
+
+
+def _request(params: dict[str, Any], image: Path | None) -> dict[str, Any]:
+    """The request's body without its policy. JobError(bad_input) if the image makes it too large for RunPod."""
+    given: dict[str, Any] = {"task": "RENDER", "params": {k: v for k, v in params.items() if k != "image"}}
+    if image:
+        most = REQUEST_BYTES * 3 // 4 - 65_536
+        if image.stat().st_size > most:
+            raise JobError(ErrorCode.bad_input, f"image is too large for RunPod: at most {most} bytes.")
+        given["file_base64"] = base64.b64encode(image.read_bytes()).decode("ascii")
+    return {"input": given}
+
+
+def _result(output: Any) -> tuple[str, str]:
+    """(base64, address) of a COMPLETED job's output; empty what is not there."""
+    known = output if isinstance(output, dict) else {}
+    inline, url = known.get("video_base64"), known.get("video_url")
+    return inline if isinstance(inline, str) else "", url if isinstance(url, str) else ""
+
+
+def _decode(text: str, target: Path, most: int) -> None:
+    if len(text) // 4 * 3 > most + 3:
+        raise JobError(ErrorCode.runpod_execution_error, "The result is larger than allowed.")
+    try:
+        target.write_bytes(base64.b64decode(text, validate=True))
+    except (binascii.Error, ValueError) as error:
+        raise JobError(ErrorCode.runpod_execution_error, "The result is no base64.") from error
+
+
+def _why(state: State) -> str:
+    return {
+        "FAILED": f"The job failed on RunPod: {state.error}" if state.error else "The job failed on RunPod.",
+        "TIMED_OUT": "The job ran out of time on RunPod.",
+        "CANCELLED": "The job was cancelled on RunPod.",
+    }[state.status]
+
+
+def _sentence(error: RunpodError) -> str:
+    words = str(error)
+    return words[:1].upper() + words[1:]
