@@ -48,11 +48,14 @@ class Lease:
     stall_limit: float  # seconds
 
 
+SETTLING = "owner kind queue attempt round_attempts failures max_attempts price charge started_at heartbeat_at".split()
+
+
 @dataclass(frozen=True)
 class Settled:
     """How one attempt that somebody ended came out."""
 
-    job: Job  # as it was before
+    job: Job  # as it was before; only SETTLING is read
     status: Status
     code: ErrorCode
     tokens: int  # refunded
@@ -81,6 +84,7 @@ def submit(
     if key and (earlier := _made_by(owner_id, key, body_hash)):
         return earlier, False
     kind = kinds.get(kind_name)
+    limits = kind.limits_for(params)
     job = Job(
         id=uuid7(),
         owner_id=owner_id,
@@ -90,9 +94,9 @@ def submit(
         priority=priority,
         params=params,
         metadata=metadata or {},
-        max_attempts=max_attempts or kind.limits.attempts,
-        run_limit=kind.limits.run,
-        stall_limit=kind.limits.stall,
+        max_attempts=max_attempts or limits.attempts,
+        run_limit=limits.run,
+        stall_limit=limits.stall,
         price=kind.price(params),
     )
     inputs = resolve(owner_id, kind, params)
@@ -127,6 +131,16 @@ def _sell(job: Job, inputs: list[JobInput], key: str | None, body_hash: str) -> 
         IdempotencyKey.objects.create(owner_id=job.owner_id, key=key, body_hash=body_hash, job_id=job.pk)
     fault("submit.before_commit")
     dispatch.nudge(job.queue)
+
+
+@write
+def adopt(job: Job, *, by: str) -> bool:
+    """Keep an ended job of another system, unsaved and free of charge. False if its id is known already."""
+    if Job.objects.filter(pk=job.pk).exists():
+        return False
+    job.save(force_insert=True)
+    history.tell(job.pk, 1, 0, Status(job.status), by=by, message="Imported.")
+    return True
 
 
 def _made_by(owner_id: int, key: str, body_hash: str) -> Job | None:
@@ -287,7 +301,7 @@ def settle(stuck: QuerySet[Job], verdict: Callable[[Job], JobError], *, by: str,
     One transaction: into RETRY or FAILED, one event each, refunds. Rows that somebody else holds are left out
     unless `wait`. Returns what was settled; a row that moved on meanwhile is not in it.
     """
-    jobs = stuck.filter(status=Status.RUNNING).order_by("id").select_for_update(skip_locked=not wait)
+    jobs = stuck.filter(status=Status.RUNNING).order_by("id").only(*SETTLING).select_for_update(skip_locked=not wait)
     ended: list[Settled] = []
     waiting: dict[tuple[int, JobError], list[Job]] = {}
     failed: dict[tuple[int, JobError], list[Job]] = {}
@@ -313,7 +327,7 @@ def settle(stuck: QuerySet[Job], verdict: Callable[[Job], JobError], *, by: str,
             error_code=error.code.name,
             error_message=error.message,
         )
-        history.tell_all(batch, Status.RETRY, error, by=by)
+        history.tell_all(batch, by=by)
         ended += [Settled(job, Status.RETRY, error.code, 0) for job in batch]
         for queue in {job.queue for job in batch} if handed_back else ():
             dispatch.nudge(queue)
@@ -412,7 +426,7 @@ def _end(rows: QuerySet[Job], jobs: list[Job], to: Status, error: JobError, *, b
         error_message=error.message,
     )
     refunded = error.code.row.refund
-    history.tell_all(jobs, to, error, by=by, refunded=refunded)
+    history.tell_all(jobs, by=by, refunded=refunded)
     fault("refund.before")
     if refunded:
         ledger.refund_many([(job.charge_id, error.code.name) for job in jobs if job.charge_id])

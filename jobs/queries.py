@@ -80,6 +80,17 @@ def status_hint(job: Job, now: datetime | None = None) -> str | None:
     return "warming_gpu" if waited > timedelta(seconds=settings.JOBSITE["COLD_START_THRESHOLD"]) else None
 
 
+def updated_at(job: Job) -> datetime:
+    """When a job's row last said something new to its owner."""
+    return job.finished_at or job.heartbeat_at or job.started_at or job.created_at
+
+
+def silent(jobs: QuerySet[Job]) -> QuerySet[Job]:
+    """Those of `jobs` that run without a beat for JOB_CLEANUP_TIMEOUT."""
+    limit = Now() - timedelta(seconds=settings.JOBSITE["CLEANUP_TIMEOUT"])
+    return jobs.filter(status=Status.RUNNING, heartbeat_at__lt=limit)
+
+
 def attempts(job: Job) -> list[dict[str, Any]]:
     """A job's attempts, oldest first, folded from its events: when each began and ended, and in what."""
     folded: dict[int, dict[str, Any]] = {}

@@ -13,12 +13,20 @@ from urllib.parse import urlsplit
 _UNSAFE = [*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
 _ESCAPES = {code: chr(code).encode("unicode_escape").decode() for code in _UNSAFE}
 
-_IN_HEADERS = re.compile(r"\b(Bearer|Basic|Token)(\s+|%20)[A-Za-z0-9._~+/=-]{6,}", re.IGNORECASE)
-_IN_FIELDS = re.compile(
-    r"\b(password|secret|api_?key|authorization)(['\"]?\s*[:=]\s*['\"]?)[^\s'\",;&}]+", re.IGNORECASE
-)
-_KEYS = re.compile(r"\bjs_[A-Za-z0-9_-]{16,}")  # our own API keys, wherever they stand
-_IN_URLS = re.compile(r"(\w://[^\s/:@]*:)[^\s/@]+@")
+_SECRETS: list[tuple[list[str], re.Pattern, str]] = [  # words of which one must be there, pattern, what replaces it
+    (["js_"], re.compile(r"\bjs_[A-Za-z0-9_-]{16,}"), "js_***"),  # our own API keys, wherever they stand
+    (
+        ["bearer", "basic", "token"],
+        re.compile(r"\b(Bearer|Basic|Token)(\s+|%20)[A-Za-z0-9._~+/=-]{6,}", re.IGNORECASE),
+        r"\1 ***",
+    ),
+    (
+        ["password", "secret", "api", "authorization"],
+        re.compile(r"\b(password|secret|api_?key|authorization)(['\"]?\s*[:=]\s*['\"]?)[^\s'\",;&}]+", re.IGNORECASE),
+        r"\1\2***",
+    ),
+    (["://"], re.compile(r"(\w://[^\s/:@]*:)[^\s/@]+@"), r"\1***@"),
+]
 
 
 @lru_cache(maxsize=1)
@@ -26,7 +34,8 @@ def _known_secrets() -> tuple[str, ...]:
     """Values of settings that must never be read in a log, longest first."""
     from django.conf import settings
 
-    values = [settings.SECRET_KEY, settings.CRON_SECRET, settings.DATABASES["default"].get("PASSWORD") or ""]
+    values = [settings.SECRET_KEY, settings.CRON_SECRET, settings.ADMIN_API_KEY]
+    values.append(settings.DATABASES["default"].get("PASSWORD") or "")
     values.append(urlsplit(settings.CELERY_BROKER_URL).password or "")
     return tuple(sorted({value for value in values if len(value) >= 4}, key=len, reverse=True))
 
@@ -35,10 +44,11 @@ def redact(text: str) -> str:
     """`text` without bearer keys, passwords in fields and URLs, and the values of the secret settings."""
     for secret in _known_secrets():
         text = text.replace(secret, "***")
-    text = _KEYS.sub("js_***", text)
-    text = _IN_HEADERS.sub(r"\1 ***", text)
-    text = _IN_FIELDS.sub(r"\1\2***", text)
-    return _IN_URLS.sub(r"\1***@", text)
+    folded = text.casefold()
+    for words, pattern, put in _SECRETS:
+        if any(word in folded for word in words):  # a pattern's own search takes fifty times as long
+            text = pattern.sub(put, text)
+    return text
 
 
 class WithoutProbes(logging.Filter):

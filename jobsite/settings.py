@@ -151,6 +151,14 @@ def _secret_key() -> str:
 
 SECRET_KEY = _secret_key()
 CRON_SECRET = env.str("CRON_SECRET", "")  # empty: the cron route refuses everyone
+ADMIN_API_KEY = env.str("ADMIN_API_KEY", "")  # X-Admin-Key of the ingestion routes; empty: only keys of users do
+if ADMIN_API_KEY and len(ADMIN_API_KEY) < 16 and PRODUCTION:
+    raise ImproperlyConfigured("ADMIN_API_KEY must have at least 16 characters in production.")
+
+# Browser front ends on other hosts, which come with keys, never with our cookies. None unless named.
+CORS_ALLOWED_ORIGINS = [origin for origin in env.list("CORS_ORIGINS", default=[]) if origin]
+CORS_ALLOW_HEADERS = ["accept", "authorization", "content-type", "idempotency-key", "range", "x-admin-key"]
+CORS_EXPOSE_HEADERS = ["Content-Range", "ETag", "Idempotent-Replayed", "Location", "Retry-After", "X-Request-Id"]
 
 # --- the platform's own settings -----------------------------------------------------------------------------------
 
@@ -190,9 +198,14 @@ JOBSITE = {
     # prices, whole tokens
     "PRICE_RENDER_SECOND": whole("PRICE_RENDER_SECOND", 1),
     "PRICE_STITCH_BASE": whole("PRICE_STITCH_BASE", 1),
+    "PRICE_ENHANCE_1K": whole("PRICE_ENHANCE_1K", 2),
+    "PRICE_ENHANCE_2K": whole("PRICE_ENHANCE_2K", 5),
+    "PRICE_ENHANCE_4K": whole("PRICE_ENHANCE_4K", 10),
     "PRICE_INGEST": whole("PRICE_INGEST", 0),
     # media
     "RENDER_ENGINE": env.str("RENDER_ENGINE", "preview"),  # who draws a RENDER
+    "ENHANCE_ENGINE": env.str("ENHANCE_ENGINE", "auto"),  # resample, model, or model where UPSCALER_MODEL names one
+    "UPSCALER_MODEL": env.str("UPSCALER_MODEL", ""),  # path of an ONNX file
     "RUNPOD_API_KEY": env.str("RUNPOD_API_KEY", ""),
     "RUNPOD_ENDPOINT_ID": env.str("RUNPOD_ENDPOINT_ID", ""),
     "RUNPOD_BASE_URL": env.str("RUNPOD_BASE_URL", "https://api.runpod.ai/v2"),  # http only to this host: the fake
@@ -226,6 +239,7 @@ INSTALLED_APPS = [
     "django.contrib.sessions",
     "django.contrib.messages",
     "django.contrib.staticfiles",
+    "corsheaders",
     "rest_framework",
     "django_filters",
     "drf_spectacular",
@@ -237,6 +251,7 @@ INSTALLED_APPS = [
 ]
 MIDDLEWARE = [
     "jobs.api.middleware.RequestIdMiddleware",
+    "corsheaders.middleware.CorsMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "jobsite.static.StaticFilesMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",

@@ -1,5 +1,9 @@
 """API keys as `Authorization: Bearer <key>`; browsers come with a session and its CSRF token."""
 
+import hmac
+
+from django.conf import settings
+from django.contrib.auth import get_user_model
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from rest_framework import exceptions
 from rest_framework.authentication import BaseAuthentication
@@ -27,6 +31,29 @@ class KeyAuthentication(BaseAuthentication):
 
     def authenticate_header(self, request) -> str:
         return "Bearer"
+
+
+class AdminKeyAuthentication(BaseAuthentication):
+    """`X-Admin-Key: <key>`, as the ingestion queue's document has it: an API key, or the value of ADMIN_API_KEY, which
+    acts as the oldest active superuser. A wrong key is a 401; what the key's scope allows is asked elsewhere."""
+
+    def authenticate(self, request):
+        secret = request.headers.get("X-Admin-Key", "").strip()
+        if not secret:
+            return None
+        known = settings.ADMIN_API_KEY
+        if known and hmac.compare_digest(secret.encode(), known.encode()):
+            admin = get_user_model().objects.filter(is_superuser=True, is_active=True).order_by("pk").first()
+            if admin is None:
+                raise exceptions.AuthenticationFailed("There is no active superuser for ADMIN_API_KEY to act as.")
+            return admin, None
+        key = keys.find(secret) if len(secret) <= LONGEST else None
+        if key is None:
+            raise exceptions.AuthenticationFailed("The key is unknown, expired or revoked.")
+        return key.owner, key
+
+    def authenticate_header(self, request) -> str:
+        return "X-Admin-Key"
 
 
 class KeyScheme(OpenApiAuthenticationExtension):

@@ -2,6 +2,8 @@
 
 import re
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from django.conf import settings
@@ -54,6 +56,16 @@ def idempotency_key(request: Request) -> str | None:
         return key
     detail = "Must be 1 to 255 printable ASCII characters."
     raise Refused(ErrorCode.invalid_request, detail, fields=[("Idempotency-Key", "invalid", detail)])
+
+
+@contextmanager
+def in_words(**names: str) -> Iterator[None]:
+    """Name the fields at fault as the caller knows them: `in_words(kind="type")`."""
+    try:
+        yield
+    except Refused as refused:
+        refused.fields = [(names.get(name, name), code, detail) for name, code, detail in refused.fields]
+        raise
 
 
 class StrictSerializer(serializers.Serializer):

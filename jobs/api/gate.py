@@ -16,6 +16,7 @@ from .errors import MEDIA_TYPE, headers_of, problem
 from .parsers import MOST_BYTES
 from .uploads import OVERHEAD
 
+UPLOADS = ("/api/uploads", "/api/upload")
 FORM_BYTES = 4 * MOST_BYTES  # pages of the admin; Django's own limits are tighter
 
 
@@ -37,7 +38,7 @@ class BodyGate:
             return Refused(ErrorCode.invalid_request, "Send a Content-Length."), 411
         length = headers.get(b"content-length", "0")
         size = int(length) if length.isascii() and length.isdigit() and len(length) < 20 else 2**63
-        upload = scope["path"].rstrip("/") == "/api/uploads"
+        upload = scope["path"].rstrip("/") in UPLOADS
         most = settings.JOBSITE["UPLOAD_MAX_BYTES"] + OVERHEAD if upload else FORM_BYTES
         if size > most:
             return Refused(ErrorCode.too_large, f"At most {most} bytes are taken here."), 413

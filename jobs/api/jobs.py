@@ -74,6 +74,22 @@ class JobFilter(filters.FilterSet):
         return jobs.filter(created_at__lte=value - TICK)
 
 
+def sell(request, kind_name: str, params: dict, *, key: str | None = None, priority: int = 0, **options):
+    """Check and sell a job to the caller: (job, whether it is new). `options` are those of `lifecycle.submit`.
+
+    Refused or ValidationError, with nothing written, for whatever is wrong with it.
+    """
+    if priority and not may_operate(request):
+        detail = "Only operators may set a priority."
+        raise Refused(ErrorCode.invalid_request, detail, fields=[("priority", "not_allowed", detail)])
+    kind = intake.kind_named(kind_name)
+    params = intake.checked_params(kind, params)
+    intake.price_of(kind, params)
+    if not (key and queries.knows_key(request.user.pk, key)):
+        intake.check_room(request.user.pk, kind)
+    return lifecycle.submit(request.user.pk, kind.name, params, key=key, priority=priority, **options)
+
+
 class JobView(View):
     """What all views of jobs start from: the jobs that the caller may see; any other is a 404."""
 
@@ -123,19 +139,11 @@ class Jobs(JobView):
         wanted = SubmitJob(data=request.data)
         wanted.is_valid(raise_exception=True)
         fields = wanted.validated_data
-        if fields["priority"] and not may_operate(request):
-            detail = "Only operators may set a priority."
-            raise Refused(ErrorCode.invalid_request, detail, fields=[("priority", "not_allowed", detail)])
-        kind = intake.kind_named(fields["kind"])
-        params = intake.checked_params(kind, fields["params"])
-        intake.price_of(kind, params)
-        if not (key and queries.knows_key(request.user.pk, key)):
-            intake.check_room(request.user.pk, kind)
         body = json.dumps(request.data, sort_keys=True, separators=(",", ":"))
-        job, created = lifecycle.submit(
-            request.user.pk,
-            kind.name,
-            params,
+        job, created = sell(
+            request,
+            fields["kind"],
+            fields["params"],
             key=key,
             body_hash=hashlib.sha256(body.encode()).hexdigest(),
             priority=fields["priority"],

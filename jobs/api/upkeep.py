@@ -10,12 +10,11 @@ from rest_framework.response import Response
 from .. import cleanup
 from ..errors import ErrorCode, Refused
 from ..models import CleanupRun
-from .base import StrictSerializer, View
+from .base import StrictSerializer, View, in_words
 from .parsers import AnyTypeJSONParser
 from .permissions import IsAdmin
 
 MOST_AT_ONCE = 100  # jobs of one call, unless `batchSize` says otherwise
-OUR_NAMES = {"timeout": "timeoutMs", "batch_size": "batchSize"}
 
 
 class CleanupRequest(StrictSerializer):
@@ -91,16 +90,13 @@ class AdminCleanup(View):
         wanted.is_valid(raise_exception=True)
         fields = wanted.validated_data
         timeout = fields.get("timeoutMs")
-        try:
+        with in_words(timeout="timeoutMs", batch_size="batchSize"):
             run = cleanup.cleanup_stuck_jobs(
                 by=f"user:{request.user.pk}",
                 timeout=None if timeout is None else timeout / 1000,
                 most=fields["batchSize"],
                 dry_run=fields["dryRun"],
             )
-        except Refused as refused:
-            refused.fields = [(OUR_NAMES.get(name, name), code, detail) for name, code, detail in refused.fields]
-            raise
         return Response(represent(run))
 
 

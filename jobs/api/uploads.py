@@ -107,6 +107,24 @@ def represent(request, upload: Upload) -> dict:
     }
 
 
+def brought(request) -> Upload:
+    """Keep the form's `file`. Refused(invalid_request, bad_input, …) with nothing kept."""
+    intake.check_walls()
+    files_sent = request.FILES.getlist("file") if hasattr(request.FILES, "getlist") else []
+    unknown = sorted({*request.POST, *request.FILES} - PLAIN_FIELDS - {"file"})
+    if len(files_sent) != 1 or unknown:
+        wrong = [(name, "unknown_field", "There is no such field.") for name in unknown]
+        if len(files_sent) != 1:
+            wrong.append(("file", "required", "Send exactly one file."))
+        raise Refused(ErrorCode.invalid_request, wrong[0][2], fields=wrong)
+    (file,) = files_sent
+    path = Path(file.temporary_file_path())
+    try:
+        return files.take_in(request.user.pk, file, path=path, sha256=file.sha256, name=file.name)
+    finally:
+        path.unlink(missing_ok=True)
+
+
 class Uploads(View):
     """The caller's uploads, newest first; bring one."""
 
@@ -126,20 +144,7 @@ class Uploads(View):
     )
     def post(self, request):
         """Bring a video, picture or sound as the form's `file`. Unused for 24 hours, it is removed."""
-        intake.check_walls()
-        brought = request.FILES.getlist("file") if hasattr(request.FILES, "getlist") else []
-        unknown = sorted({*request.POST, *request.FILES} - PLAIN_FIELDS - {"file"})
-        if len(brought) != 1 or unknown:
-            wrong = [(name, "unknown_field", "There is no such field.") for name in unknown]
-            if len(brought) != 1:
-                wrong.append(("file", "required", "Send exactly one file."))
-            raise Refused(ErrorCode.invalid_request, wrong[0][2], fields=wrong)
-        file = brought[0]
-        path = Path(file.temporary_file_path())
-        try:
-            upload = files.take_in(request.user.pk, file, path=path, sha256=file.sha256, name=file.name)
-        finally:
-            path.unlink(missing_ok=True)
+        upload = brought(request)
         return Response(represent(request, upload), status=201, headers={"Location": url(request, "upload", upload.pk)})
 
 

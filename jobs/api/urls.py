@@ -4,6 +4,7 @@ from django.urls import path
 
 from . import docs, jobs, outputs, probes, tokens, upkeep, uploads
 from .base import both
+from .dialects import urls as dialects
 
 urlpatterns = [
     *both("api/jobs", jobs.Jobs, "jobs"),
@@ -18,6 +19,7 @@ urlpatterns = [
     *both("api/admin/tokens", tokens.AdminTokens, "admin-tokens"),
     *both("api/admin/jobs/cleanup", upkeep.AdminCleanup, "admin-jobs-cleanup"),
     *both("api/cron/cleanup-jobs", upkeep.CronCleanup, "cron-cleanup-jobs"),
+    *dialects.urlpatterns,
     *both("livez", probes.Live, "livez"),
     *both("readyz", probes.Ready, "readyz"),
     *both("health", probes.Health, "health"),

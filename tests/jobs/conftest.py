@@ -1,6 +1,10 @@
-"""Fixtures for jobs that need no worker: Ann's jobs of the KITCHEN kind, claimed or not."""
+"""Fixtures for jobs that need no worker: Ann's jobs of the KITCHEN kind, claimed or not, and API clients."""
+
+from concurrent.futures import Future
 
 import pytest
+
+from tests.clients import ApiClient
 
 PARAMS = {
     "seconds": 0.0,
@@ -49,3 +53,36 @@ def running(submit):
         return lease
 
     return make
+
+
+@pytest.fixture
+def succeeded(running, tmp_path):
+    """succeeded(b"content", "dish.txt", "text/plain") → a SUCCEEDED job of Ann's with that output."""
+    from jobs import artifacts, lifecycle
+
+    def make(content: bytes = b"0123456789", name: str = "dish.txt", content_type: str = "text/plain"):
+        lease = running()
+        path = tmp_path / "made"
+        path.write_bytes(content)
+        sealed = Future()
+        sealed.set_result(artifacts.seal(path))
+        output = artifacts.Output(path, name, content_type, sealed)
+        lifecycle.succeed(lease, artifacts.store(lease.job_id, lease.attempt, [output]))
+        return lifecycle.Job.objects.get(pk=lease.job_id)
+
+    return make
+
+
+@pytest.fixture
+def as_ann(ann):
+    return ApiClient(ann)
+
+
+@pytest.fixture
+def as_bob(bob):
+    return ApiClient(bob)
+
+
+@pytest.fixture
+def as_op(op):
+    return ApiClient(op, scope="admin")

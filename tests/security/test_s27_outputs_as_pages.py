@@ -21,7 +21,7 @@ PAGE = b"<!doctype html><script>alert(document.domain)</script>"
     ],
 )
 def test_no_output_is_shown_as_a_page(as_ann, succeeded, name, content_type, told):
-    job = succeeded(name, content_type, PAGE)
+    job = succeeded(PAGE, name, content_type)
     for headers in ({}, {"Range": "bytes=0-20"}, {"Accept": "text/html"}):
         answer = as_ann.get(f"/api/jobs/{job.pk}/outputs/{name}/", headers=headers)
         assert b"".join(answer.streaming_content) in (PAGE, PAGE[:21])
