@@ -13,7 +13,7 @@ from django.db.models import Q, QuerySet
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from . import lifecycle, policy, slots
+from . import history, lifecycle, policy, slots
 from .errors import ErrorCode, JobError, Refused
 from .models import CleanupRun, Job, Slot, Status
 
@@ -138,15 +138,19 @@ def verdict(job: Job, timeout: float) -> JobError:
 
 
 def _line(job: Job, *, tokens: int, outcome: str) -> dict:
-    started = job.started_at or job.created_at
     return {
         "jobId": str(job.pk),
         "userId": job.owner_id,
         "kind": job.kind,
         "tokensRefunded": tokens,
-        "processingDuration": max(0, round((timezone.now() - started).total_seconds() * 1000)),
+        "processingDuration": _duration(job),
         **({"status": outcome} if outcome else {}),
     }
+
+
+def _duration(job: Job) -> int:
+    """Milliseconds since the attempt began."""
+    return max(0, round((timezone.now() - (job.started_at or job.created_at)).total_seconds() * 1000))
 
 
 # --- both ------------------------------------------------------------------------------------------------------------
@@ -169,7 +173,7 @@ def _settle_all(
         log.info("Found stuck jobs count=%s", len(ids))
     for start in range(0, len(ids), batch_size):
         batch = ids[start : start + batch_size]
-        if _settle_batch(report, stuck.filter(pk__in=batch), verdict, by=by):
+        if _settle_batch(report, stuck.filter(pk__in=history.among(batch)), verdict, by=by):
             continue
         for job_id in batch:
             if error := _settle_batch(report, stuck.filter(pk=job_id), verdict, by=by, last=True):
@@ -187,7 +191,7 @@ def _settle_batch(report: Sweep, stuck: QuerySet[Job], verdict, *, by: str, last
         return f"{type(error).__name__}: {error}"[:300] if last else False
     for done in settled:
         log.info("Cleaning up stuck job jobId=%s tokensCost=%s", done.job.pk, done.job.price)
-        seconds = _line(done.job, tokens=0, outcome="")["processingDuration"] / 1000
+        seconds = _duration(done.job) / 1000
         log.info("Job cleaned up successfully tokensRefunded=%s processingDuration=%.0fs", done.tokens, seconds)
     report.settled += settled
     return "" if last else True

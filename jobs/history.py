@@ -5,9 +5,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from django.db import connection
+from django.db.models import F, Value
+from django.db.models.expressions import RawSQL
 
-from .errors import JobError
-from .models import Job, JobEvent, Status
+from .models import Job, Status
 from .transactions import again_if_busy, write
 
 INSERT = "INSERT INTO jobs_jobevent (job_id, round, attempt, status, code, message, by, tokens)"
@@ -44,6 +45,13 @@ def stored_id(job_id: uuid.UUID) -> uuid.UUID | str:
     return job_id if connection.features.has_native_uuid_field else job_id.hex
 
 
+def among(ids: list[uuid.UUID]) -> list[uuid.UUID] | RawSQL:
+    """What `pk__in` takes for many jobs: one parameter on PostgreSQL, since 500 cost as much CPU as the query."""
+    if connection.vendor != "postgresql":
+        return ids
+    return RawSQL("SELECT unnest(%s::uuid[])", [ids])
+
+
 def tell(job_id: uuid.UUID, number: int, attempt: int, to: Status, *, by: str, message: str = "", tokens: int = 0):
     """Write one event of a job's round `number`; `tokens` is what the owner's balance moved by with it."""
     with connection.cursor() as cursor:
@@ -51,21 +59,21 @@ def tell(job_id: uuid.UUID, number: int, attempt: int, to: Status, *, by: str, m
         cursor.execute(f"{INSERT} {EVENT_VALUES}", values)
 
 
-def tell_all(jobs: Iterable[Job], to: Status, error: JobError, *, by: str, refunded: bool = False) -> None:
-    """Write one event for each of `jobs`, all of the same outcome."""
-    JobEvent.objects.bulk_create(
-        JobEvent(
-            job_id=job.pk,
-            round=job.round,
-            attempt=job.attempt,
-            status=to,
-            code=error.code.name,
-            message=error.message,
-            by=by,
-            tokens=job.price if refunded else 0,
-        )
-        for job in jobs
+def tell_all(jobs: Iterable[Job], *, by: str, refunded: bool = False) -> None:
+    """Write one event for each of `jobs` as its row stands now, in one statement; `refunded`: its price went back."""
+    told = Job.objects.filter(pk__in=among([job.pk for job in jobs])).values_list(
+        "pk",
+        "round",
+        "attempt",
+        "status",
+        "error_code",
+        "error_message",
+        Value(by),
+        F("price") if refunded else Value(0),
     )
+    select, params = told.query.sql_with_params()
+    with connection.cursor() as cursor:
+        cursor.execute(f"{INSERT} {select}", params)
 
 
 def move(update: str, params: list[Any], to: Status, *, by: str) -> list[tuple]:

@@ -48,7 +48,10 @@ class Lease:
     stall_limit: float  # seconds
 
 
-SETTLING = "owner kind queue attempt round_attempts failures max_attempts price charge started_at heartbeat_at".split()
+SETTLING = [
+    *("owner", "kind", "queue", "price", "charge", "started_at", "heartbeat_at"),
+    *("attempt", "round_attempts", "failures", "max_attempts"),
+]
 
 
 @dataclass(frozen=True)
@@ -340,7 +343,7 @@ def settle(stuck: QuerySet[Job], verdict: Callable[[Job], JobError], *, by: str,
 
 
 def _running(jobs: list[Job]) -> QuerySet[Job]:
-    return Job.objects.filter(pk__in=[job.pk for job in jobs], status=Status.RUNNING)
+    return Job.objects.filter(pk__in=history.among([job.pk for job in jobs]), status=Status.RUNNING)
 
 
 def _backoff(failures: int):

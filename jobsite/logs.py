@@ -68,7 +68,8 @@ class LineFormatter(logging.Formatter):
         super().__init__("%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s %(message)s", "%Y-%m-%dT%H:%M:%S")
 
     def format(self, record: logging.LogRecord) -> str:
-        return redact(super().format(record)).translate(_ESCAPES)
+        line = redact(super().format(record))
+        return line if line.isprintable() else line.translate(_ESCAPES)
 
 
 class RotatingHandler(WatchedFileHandler):

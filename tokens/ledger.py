@@ -135,7 +135,8 @@ def refund(charge_id: int, *, reason: str, amount: int | None = None) -> Transac
     """
     if amount is not None:
         _positive(amount)
-    return _refund([(charge_id, reason, amount)])[0]
+    (booked,) = _refund([(charge_id, reason, amount)])
+    return Transaction.from_db(connection.alias, BOOKED, booked)
 
 
 def refund_many(charges: list[tuple[int, str]]) -> dict[int, int]:
@@ -145,7 +146,8 @@ def refund_many(charges: list[tuple[int, str]]) -> dict[int, int]:
     accounts are locked in the order of their ids, so two of these at once do not deadlock.
     """
     booked = _refund([(charge_id, reason, None) for charge_id, reason in charges])
-    return {refund.reverses_id: refund.amount for refund in booked}
+    charge, amount = BOOKED.index("reverses_id"), BOOKED.index("amount")
+    return {refund[charge]: refund[amount] for refund in booked}
 
 
 def drifted() -> list[tuple[int, int, int]]:
@@ -180,8 +182,8 @@ def _give(kind: Kind, account_id: int, amount: int, reference: str, reason: str,
         raise
 
 
-def _refund(wanted: list[tuple[int, str, int | None]]) -> list[Transaction]:
-    """Book one REFUND each for (charge id, reason, amount or None for all of it)."""
+def _refund(wanted: list[tuple[int, str, int | None]]) -> list[tuple]:
+    """Book one REFUND each for (charge id, reason, amount or None for all of it). Returns their columns BOOKED."""
     if not wanted:
         return []
     for _, reason, _ in wanted:
@@ -192,7 +194,7 @@ def _refund(wanted: list[tuple[int, str, int | None]]) -> list[Transaction]:
             cursor.execute(owed + LOCK_ACCOUNTS, values)
         cursor.execute(owed + GIVE_BACK, values)
         cursor.execute(owed + BOOK_REFUNDS, values)
-        booked = [Transaction.from_db(connection.alias, BOOKED, row) for row in cursor.fetchall()]
+        booked = cursor.fetchall()
         if len(booked) < len(wanted):
             raise Transaction.DoesNotExist(f"{len(wanted) - len(booked)} of {len(wanted)} are no charges")
     return booked
