@@ -24,7 +24,10 @@ PIECE = 1024**2  # bytes read at once
 
 @dataclass
 class _Chunk:
-    """Consecutive samples of a clip, written in one go; `starts` is where in the film, in seconds."""
+    """Half a second of a clip, written in one go; `starts` is where in the film, in seconds.
+
+    FFmpeg takes samples less than a second apart in the order in which they lie: the film is read without a seek.
+    """
 
     starts: float
     track: Track
@@ -109,7 +112,7 @@ def _pictures(videos: list[Track]) -> tuple[_Table, list[Fraction]]:
         first, clock = 0, ticks
         for number, delta in enumerate(deltas):
             clock += delta
-            if clock - ticks >= table.timescale or number == video.count - 1:  # a chunk holds about a second
+            if 2 * (clock - ticks) >= table.timescale or number == video.count - 1:
                 table.chunks.append(_Chunk(ticks / table.timescale, video, first, number + 1, description, prefix))
                 first, ticks = number + 1, clock
     table.length = ticks
@@ -152,7 +155,7 @@ def _sound(audios: list[Track], starts: list[Fraction], pictures: _Table) -> _Ta
             table.sizes.append(audio.sizes[number])
             table.deltas.append(AAC_SAMPLES)
             clock += AAC_SAMPLES
-            if number - first >= rate // AAC_SAMPLES:
+            if 2 * (number - first) >= rate // AAC_SAMPLES:
                 table.chunks.append(_Chunk((clock - AAC_SAMPLES) / rate, audio, first, number + 1, 1, b""))
                 first = None
             last = number + 1
