@@ -35,6 +35,7 @@ class Heart:
         self.queues: list[str] = []
         self.stopping = False  # SIGTERM came: finish nothing new
         self.claimed_at: float | None = None  # monotonic
+        self._nudged = True
         self._stopping_since = 0.0  # monotonic
         self._attempt: Attempt | None = None
         self._woken_for: Attempt | None = None
@@ -42,9 +43,13 @@ class Heart:
         self._pid = 0
         self._ended = threading.Event()
 
-    def start(self, queues: list[str]) -> None:
-        """Begin beating for this process, once; registers its slot at the first chance."""
+    def start(self, queues: list[str], *, nudged: bool = True) -> None:
+        """Begin beating for this process, once; registers its slot at the first chance.
+
+        Not `nudged`: it asks the database by itself, so that idling beside due work does not mean that it is deaf.
+        """
         self.queues = queues
+        self._nudged = nudged
         self._ensure_thread()
 
     def hold(self, attempt: Attempt) -> None:
@@ -102,7 +107,7 @@ class Heart:
                 elif now >= next_seen:
                     self._seen()
                     next_seen = now + own["HEARTBEAT_SECONDS"]
-                if attempt is None and now >= next_deaf_check:
+                if self._nudged and attempt is None and now >= next_deaf_check:
                     next_deaf_check = now + own["DEAF_SECONDS"] / 4
                     self._end_if_deaf(idle_since)
             except Error as error:

@@ -23,7 +23,7 @@ from . import artifacts, dispatch, history, kinds, policy
 from .errors import ErrorCode, JobError, LeaseLost, Refused
 from .faults import fault
 from .inputs import resolve
-from .models import FINAL, LIVE, Artifact, IdempotencyKey, Job, JobEvent, JobInput, Status
+from .models import FINAL, LIVE, WAITING, Artifact, IdempotencyKey, Job, JobEvent, JobInput, Status
 from .models.job import uuid7
 from .transactions import write
 
@@ -364,6 +364,8 @@ def cancel(job_id: uuid.UUID, *, by: str) -> Job:
         return job
     _end_live(job, Status.CANCELED, JobError(ErrorCode.user_canceled), by=by)
     log.info("Job %s cancelled by %s", job.pk, by)
+    if job.status in WAITING:
+        log.info("Job %s was cancelled before processing. Skipping.", job.pk)
     return Job.objects.get(pk=job.pk)
 
 

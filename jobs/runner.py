@@ -39,7 +39,7 @@ def drain(queue: str, *, seconds: float) -> int:
     until = time.monotonic() + seconds
     done = 0
     while not heart.stopping:
-        lease = _claim(queue)
+        lease = claim(queue)
         if lease is None:
             return done
         run(lease)
@@ -50,7 +50,7 @@ def drain(queue: str, *, seconds: float) -> int:
     return done
 
 
-def _claim(queue: str) -> lifecycle.Lease | None:
+def claim(queue: str) -> lifecycle.Lease | None:
     """The best due job's lease. A claim whose answer got lost is handed back and made again, at once if possible."""
     slot_id = heart.slot.pk if heart.slot else None
     for last_try in (False, True):
@@ -157,6 +157,8 @@ def _settle(attempt: Attempt, error: JobError | LeaseLost | None) -> None:
             verdict = error
             _until_answered(attempt, lambda: lifecycle.fail(lease, verdict), {Status.RETRY, Status.FAILED})
             log.info("Job %s attempt %s failed: %s %s", lease.job_id, lease.attempt, error.code.name, error.message)
+            if error.code is ErrorCode.worker_shutdown and lease.max_attempts == 1:
+                log.warning("Marked job %s as failed due to shutdown", lease.job_id)
             return
     except LeaseLost:
         pass

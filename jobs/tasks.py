@@ -13,6 +13,7 @@ from celery.signals import (
     worker_process_init,
     worker_process_shutdown,
     worker_ready,
+    worker_shutdown,
     worker_shutting_down,
 )
 from django.conf import settings
@@ -139,12 +140,17 @@ def _worker_ready(sender, **_) -> None:
 
 
 @worker_shutting_down.connect
-def _worker_shutting_down(**_) -> None:
+def _worker_shutting_down(sig=None, **_) -> None:
     """Celery tells its pool children nothing when it is asked to end: pass it on, so that running jobs are handed
     back within the grace. A solo worker's main process runs the jobs itself."""
     heart.terminate()
     for child in active_children():
         os.kill(child.pid, HAND_BACK)
+
+
+@worker_shutdown.connect
+def _worker_ended(**_) -> None:
+    log.warning("Worker shutdown complete.")
 
 
 @beat_init.connect
