@@ -1,0 +1,282 @@
+"""What a delimited text file (CSV) is: its encoding, delimiter, header and what each column holds, from its bytes.
+
+Plain searching in bytes and Python's own csv reader on the first two megabytes, so it is safe in a web process too:
+what can be known to be wrong is known before a job is sold (FAULTS S10).
+"""
+
+import codecs
+import csv
+import io
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobs.errors import ErrorCode, JobError
+
+DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "pipe"}
+MAX_COLUMNS = 1000
+MAX_LINE = 1_000_000  # bytes; DuckDB's own limit is twice that, and it says so only after reading on for seconds
+NAME_LONGEST = 100  # characters
+BLOCK = 256 * 1024  # bytes
+HEAD = 2 * 1024 * 1024  # bytes that are looked at closely
+SAMPLE_ROWS = 1000
+MISSING = ("", "NA", "N/A", "n/a", "NULL", "null", "None", "NaN", "nan", "#N/A", "-")
+MARKUP = re.compile(r"\s*(<|[{\[]\s*[\"{\[\]}]|#EXTM3U|%PDF|ffconcat|#!)")  # text, but no table
+
+CURRENCY = "$€£¥% \u00a0"  # signs that are taken off a number
+NUMBERS = {  # how a column writes its numbers: pattern; the sign may stand before or after the currency
+    "plain": re.compile(r"[+-]?(0|[1-9]\d{0,14})(\.\d+)?([eE][+-]?\d{1,3})?|[+-]?\.\d+"),
+    "thousands": re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d+)?"),
+    "comma": re.compile(r"[+-]?(\d+|[1-9]\d{0,2}(\.\d{3})+)(,\d+)?"),
+}
+ISO = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d:?\d\d)?)?")
+PARTS = re.compile(r"(\d{1,4})([/.-])(\d{1,2})\2(\d{1,4})( \d{1,2}:\d\d(:\d\d)?)?")
+
+
+class NoTable(Exception):
+    """The file is no delimited text at all."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: `form` is how its cells are written, see `NUMBERS` and `dates`; empty for text."""
+
+    name: str
+    type: str  # number, date or text
+    form: str = ""
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How a file is to be read. `encoding` is Python's name for it; quotes are always `"`, doubled inside."""
+
+    encoding: str
+    delimiter: str
+    header: bool
+    columns: tuple[Column, ...]
+
+
+def look(path: Path, *, header: bool | None = None) -> Dialect:
+    """The dialect of a file. NoTable if it is none; JobError(bad_input) for one that cannot be taken, saying why.
+
+    `header` says whether the first row names the columns, if the caller knows.
+    """
+    with open(path, "rb") as file:
+        raw = file.read(HEAD)
+    encoding = _wide(raw) or "utf-8"
+    text = _decoded(raw, encoding)
+    if "\0" in text[:4096] or not text.strip() or MARKUP.match(text):
+        raise NoTable
+    if _narrow(encoding):
+        encoding = _scan(path)
+        text = _decoded(raw, encoding)
+    delimiter, rows = _rows(text, whole=len(raw) < HEAD)
+    width = len(rows[0])
+    if width > MAX_COLUMNS:
+        raise _unfit(f"has {width:,} columns; at most {MAX_COLUMNS:,} are allowed")
+    named = _has_header(rows) if header is None else header
+    body = rows[1:] if named else rows
+    if not body:
+        raise _unfit("has a header and no rows")
+    names = _names(rows[0] if named else [""] * width)
+    cells = [[row[at].strip() for row in body if at < len(row)] for at in range(width)]
+    return Dialect(encoding, delimiter, named, tuple(map(_column, names, cells)))
+
+
+def transcoded(path: Path, encoding: str, target: Path) -> Iterator[int]:
+    """Write the file as UTF-8 to `target`; yields the bytes done. JobError(bad_input) for NULs and long lines."""
+    decoder = codecs.getincrementaldecoder(encoding)(errors="replace")
+    longest = _Lines()
+    with open(path, "rb") as source, open(target, "wb") as out:
+        done = 0
+        while block := source.read(BLOCK):
+            done += len(block)
+            data = decoder.decode(block).encode()
+            longest.feed(data)
+            out.write(data)
+            yield done
+        out.write(decoder.decode(b"", final=True).encode())
+
+
+def _unfit(what: str) -> JobError:
+    return JobError(ErrorCode.bad_input, f"The file {what}.")
+
+
+# --- encoding ------------------------------------------------------------------------------------------------------
+
+
+def _wide(raw: bytes) -> str:
+    """`utf-16…` if the bytes are, with a byte order mark or without one; else empty."""
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    head = raw[:4096]
+    if len(head) >= 8 and b"\0" in head:  # mostly Western text: every second byte is 0
+        if head[1::2].count(0) > 0.4 * len(head) and 0 not in head[::2]:
+            return "utf-16-le"
+        if head[::2].count(0) > 0.4 * len(head) and 0 not in head[1::2]:
+            return "utf-16-be"
+    return ""
+
+
+def _narrow(encoding: str) -> bool:
+    return not encoding.startswith("utf-16")
+
+
+def _decoded(raw: bytes, encoding: str) -> str:
+    return codecs.getincrementaldecoder(encoding)(errors="replace").decode(raw).removeprefix("\ufeff")
+
+
+def _scan(path: Path) -> str:
+    """The encoding of a file of single bytes or UTF-8, read to its end. JobError(bad_input) for NULs and long lines."""
+    utf8: codecs.IncrementalDecoder | None = codecs.getincrementaldecoder("utf-8")()
+    lines, marked, pending = _Lines(), False, False
+    with open(path, "rb") as file:
+        marked = file.read(3) == codecs.BOM_UTF8
+        file.seek(0)
+        while block := file.read(BLOCK):
+            lines.feed(block)
+            if utf8 and (pending or not block.isascii()):
+                try:
+                    utf8.decode(block)
+                    pending = bool(utf8.getstate()[0])
+                except UnicodeDecodeError:
+                    utf8 = None
+    if utf8 is None or pending:
+        return "cp1252"  # Latin-1 as it is written since Windows: with the euro sign
+    return "utf-8-sig" if marked else "utf-8"
+
+
+class _Lines:
+    """Looks for NULs and for lines over MAX_LINE in the blocks of a file, at the speed of memory."""
+
+    def __init__(self):
+        self.read = self.open = 0  # bytes before this block; bytes of the line that is open at its start
+
+    def feed(self, block: bytes) -> None:
+        if (at := block.find(b"\0")) >= 0:
+            raise _unfit(f"has a NUL character, which no text has, at byte {self.read + at:,}")
+        first = block.find(b"\n") if b"\n" in block else block.find(b"\r")
+        if self.open + (len(block) if first < 0 else first) > MAX_LINE:
+            raise _unfit(f"has a line of more than {MAX_LINE:,} bytes, near byte {self.read - self.open:,}")
+        last = max(block.rfind(b"\n"), block.rfind(b"\r"))
+        self.open = self.open + len(block) if first < 0 else len(block) - last - 1
+        self.read += len(block)
+
+
+# --- dialect -------------------------------------------------------------------------------------------------------
+
+
+def _rows(text: str, *, whole: bool) -> tuple[str, list[list[str]]]:
+    """The delimiter under which the first rows have most evenly most columns, and those rows. NoTable if none does."""
+    best: tuple[float, int, str, list[list[str]]] | None = None
+    broken = False
+    for delimiter in DELIMITERS:
+        rows, ended = _read(text, delimiter, whole=whole)
+        broken = broken or not ended
+        if not rows or len(rows[0]) < 2:
+            continue
+        widths = Counter(map(len, rows))
+        even = widths[len(rows[0])] / len(rows)
+        if best is None or (even, len(rows[0])) > best[:2]:
+            best = (even, len(rows[0]), delimiter, rows)
+    if best is None:
+        if broken:
+            raise _unfit("has a quote that is opened and not closed")
+        raise NoTable
+    return best[2:]
+
+
+def _read(text: str, delimiter: str, *, whole: bool) -> tuple[list[list[str]], bool]:
+    """The first rows, without empty ones, and whether they could be read up to the sample's end."""
+    rows: list[list[str]] = []
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        for row in reader:
+            if row:
+                rows.append(row)
+            if len(rows) == SAMPLE_ROWS:
+                return rows, True
+    except csv.Error:  # an open quote; in a part of a file its last row may just be cut
+        return rows, not whole and len(rows) > 1
+    return (rows if whole or len(rows) < 2 else rows[:-1]), True
+
+
+def _has_header(rows: list[list[str]]) -> bool:
+    """Whether the first row names the columns: its cells differ from what is below them."""
+    first, body = rows[0], rows[1:101]
+    if not body or len({cell.strip().lower() for cell in first}) < len(first):
+        return not any(map(_type, first))  # repeated or empty names may still be names
+    votes = 0
+    for at, cell in enumerate(first):
+        below = [row[at].strip() for row in body if at < len(row) and row[at].strip()]
+        typed = sum(bool(_type(value)) for value in below)
+        if typed > len(below) / 2:
+            votes += -1 if _type(cell.strip()) else 1
+        elif cell.strip() in below and len(set(below)) < len(below):
+            votes -= 1
+    return votes > 0 or (votes == 0 and not any(_type(cell.strip()) for cell in first))
+
+
+def _type(cell: str) -> str:
+    if any(pattern.fullmatch(_bare(cell)) for pattern in NUMBERS.values()):
+        return "number"
+    return "date" if ISO.fullmatch(cell) or PARTS.fullmatch(cell) else ""
+
+
+def _bare(cell: str) -> str:
+    return cell.translate({ord(sign): None for sign in CURRENCY})
+
+
+def _names(cells: list[str]) -> list[str]:
+    """A name for each column: printable, at most 100 characters, none twice (letter case does not count)."""
+    names: list[str] = []
+    taken: set[str] = set()
+    for number, cell in enumerate(cells, 1):
+        plain = "".join(character if character.isprintable() else " " for character in cell)
+        base = " ".join(plain.split())[:NAME_LONGEST] or f"column {number}"
+        name, again = base, 2
+        while name.lower() in taken:
+            name, again = f"{base} ({again})", again + 1
+        taken.add(name.lower())
+        names.append(name)
+    return names
+
+
+def _column(name: str, cells: list[str]) -> Column:
+    """What a column holds, by its first cells: at least nine in ten that are there must be written in one way."""
+    there = [cell for cell in cells if cell not in MISSING]
+    if not there:
+        return Column(name, "text")
+    for form, pattern in NUMBERS.items():
+        others = () if form == "plain" else (NUMBERS["plain"],)  # 1,234 and 567 stand in one column
+        hits = sum(any(way.fullmatch(_bare(cell)) for way in (pattern, *others)) for cell in there)
+        if hits >= 0.9 * len(there):
+            signed = any(_bare(cell) != cell for cell in there)
+            return Column(name, "number", form + ("+signs" if signed else ""))
+    if sum(bool(ISO.fullmatch(cell)) for cell in there) >= 0.9 * len(there):
+        return Column(name, "date", "iso")
+    dates = [found for found in map(PARTS.fullmatch, there) if found]
+    if len(dates) >= 0.9 * len(there) and (form := _order(dates)):
+        return Column(name, "date", form)
+    return Column(name, "text")
+
+
+def _order(dates: list[re.Match]) -> str:
+    """The order of day, month and year, as strptime writes it; empty if the parts cannot be dates.
+
+    Where both orders would do, points mean the day first, strokes the month first.
+    """
+    mark = dates[0][2]
+    parts = [(int(date[1]), int(date[3]), int(date[4])) for date in dates]
+    if any(date[2] != mark for date in dates):
+        return ""
+    if all(len(date[1]) == 4 for date in dates):
+        return mark.join(("%Y", "%m", "%d"))
+    first, second = max(part[0] for part in parts), max(part[1] for part in parts)
+    year = "%Y" if all(len(date[4]) == 4 for date in dates) else "%y"
+    if first > 31 or second > 31 or (first > 12 and second > 12):
+        return ""
+    day_first = first > 12 or (second <= 12 and mark != "/")
+    return mark.join(("%d", "%m", year) if day_first else ("%m", "%d", year))
