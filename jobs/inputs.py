@@ -39,9 +39,9 @@ def resolve(owner_id: int, kind: Kind, params: dict[str, Any]) -> list[JobInput]
             file = next((row for row in outputs.get(source, ()) if name in ("", row.name)), None)
         if file is None:
             wrong.append((f"params.{field}", "input_not_found", f"{reference} does not exist or is not yours."))
-        elif file.content_type.partition("/")[0] not in accepts:
-            code = ErrorCode.bad_input
-            wrong.append((f"params.{field}", "bad_input", f"{reference} is {file.content_type}, not {accepts[0]}."))
+        elif not {file.content_type, file.content_type.partition("/")[0]} & {*accepts}:
+            code, wanted_types = ErrorCode.bad_input, " or ".join(accepts)
+            wrong.append((f"params.{field}", "bad_input", f"{reference} is {file.content_type}, not {wanted_types}."))
         elif isinstance(file, Upload):
             found[reference] = JobInput(reference=reference, upload=file)
         else:
@@ -51,6 +51,12 @@ def resolve(owner_id: int, kind: Kind, params: dict[str, Any]) -> list[JobInput]
             code = ErrorCode.input_not_found
         raise Refused(code, fields=wrong)
     return list(found.values())
+
+
+def sizes(inputs: list[JobInput]) -> dict[str, int]:
+    """Bytes of each resolved input, by reference."""
+    files = {needed.reference: needed.artifact or needed.upload for needed in inputs}
+    return {reference: file.bytes for reference, file in files.items() if file}
 
 
 def _ids(references) -> set[uuid.UUID]:

@@ -22,7 +22,7 @@ from tokens import ledger
 from . import artifacts, dispatch, history, kinds, policy
 from .errors import ErrorCode, JobError, LeaseLost, Refused
 from .faults import fault
-from .inputs import resolve
+from .inputs import resolve, sizes
 from .models import FINAL, LIVE, WAITING, Artifact, IdempotencyKey, Job, JobEvent, JobInput, Status
 from .models.job import uuid7
 from .transactions import write
@@ -88,6 +88,7 @@ def submit(
         return earlier, False
     kind = kinds.get(kind_name)
     limits = kind.limits_for(params)
+    inputs = resolve(owner_id, kind, params)
     job = Job(
         id=uuid7(),
         owner_id=owner_id,
@@ -100,9 +101,8 @@ def submit(
         max_attempts=max_attempts or limits.attempts,
         run_limit=limits.run,
         stall_limit=limits.stall,
-        price=kind.price(params),
+        price=kind.price(params) + kind.price_of_inputs(sizes(inputs)),
     )
-    inputs = resolve(owner_id, kind, params)
     try:
         _sell(job, inputs, key, body_hash)
     except ledger.InsufficientTokens as error:

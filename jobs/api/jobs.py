@@ -10,7 +10,7 @@ from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers
 from rest_framework.response import Response
 
-from .. import intake, kinds, lifecycle, queries
+from .. import inputs, intake, kinds, lifecycle, queries
 from ..errors import ErrorCode, Refused
 from ..models import LIVE, Job, Status
 from . import objects
@@ -174,7 +174,9 @@ class JobEstimate(View):
         wanted.is_valid(raise_exception=True)
         kind = intake.kind_named(wanted.validated_data["kind"])
         params = intake.checked_params(kind, wanted.validated_data["params"])
-        return Response({"kind": kind.name, "params": params, "cost": {"estimate": intake.price_of(kind, params)}})
+        found = inputs.resolve(request.user.pk, kind, params)
+        tokens = intake.price_of(kind, params) + kind.price_of_inputs(inputs.sizes(found))
+        return Response({"kind": kind.name, "params": params, "cost": {"estimate": tokens}})
 
 
 class JobDetail(JobView):

@@ -97,7 +97,7 @@ class Abort(BaseException):
 class InputField(serializers.RegexField):
     """A reference to a file of the same owner: `upload:<id>` or `job:<id>[/<output name>]`.
 
-    `accepts` is the first part of the content types that this field takes (`video`, `image`, `audio`).
+    `accepts` are the content types that this field takes, whole (`image/png`) or their first part (`video`).
     """
 
     PATTERN = r"^(upload:[0-9a-fA-F-]{32,36}|job:[0-9a-fA-F-]{32,36}(/[A-Za-z0-9._-]{1,100})?)\Z"
@@ -121,9 +121,17 @@ class Kind:
         """Whole tokens, 0 to 1,000,000, from validated params. Pure: the same params, the same price."""
         raise NotImplementedError(self.name)
 
+    def price_of_inputs(self, sizes: dict[str, int]) -> int:
+        """Whole tokens on top of `price` for the inputs' sizes: bytes by reference. Pure, too."""
+        return 0
+
     def tier(self, params: dict[str, Any]) -> str:
         """The size class (`1K`, `2K`, `4K`) for prices and limits, or empty."""
         return ""
+
+    def limits_for(self, params: dict[str, Any]) -> Limits:
+        """The limits that a job of these params is sold with; `limits` must be the widest of them."""
+        return self.limits
 
     def inputs(self, params: dict[str, Any]) -> Iterator[tuple[str, str, tuple[str, ...]]]:
         """(field, reference, accepted types) of every input in validated params, which are resolved at submit."""
