@@ -47,7 +47,7 @@ def fetch(
     extensions = {"sni_hostname": host} if address.scheme == "https" else {}
     try:
         with (
-            httpx.Client(timeout=SECONDS, trust_env=False) as client,
+            httpx.Client(timeout=SECONDS, trust_env=False, verify=address.scheme == "https") as client,
             client.stream("GET", address.copy_with(host=ip), headers=headers, extensions=extensions) as answer,
         ):
             if answer.status_code != 200:

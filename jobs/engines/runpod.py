@@ -242,11 +242,13 @@ class _Job:
         if media.sniff(video) != "video/mp4":
             raise JobError(ErrorCode.runpod_execution_error, "The result is no MP4 video.")
         try:
-            media.probe(video, label="The result", stop=self.run.check)
+            cut = media.probe(video, label="The result", stop=self.run.check).cut
         except JobError as error:
             if error.code is ErrorCode.bad_input:
                 raise JobError(ErrorCode.runpod_execution_error, error.message) from error
             raise
+        if cut:
+            raise JobError(ErrorCode.runpod_execution_error, "The result is cut short.")
         return video
 
 
