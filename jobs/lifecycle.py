@@ -376,6 +376,27 @@ def fail_by_hand(job_id: uuid.UUID, *, reason: str, by: str) -> Job:
     return Job.objects.get(pk=job_id)
 
 
+@write
+def strand(job_id: uuid.UUID, *, ago: timedelta, by: str) -> Job:
+    """For rehearsals: claim a live job for a worker that stopped beating `ago`. Refused(job_is_final) if it ended."""
+    job = _locked(job_id)
+    if job.status in FINAL:
+        raise Refused(ErrorCode.job_is_final, f"The job is {job.status}.")
+    Job.objects.filter(pk=job.pk).update(
+        status=Status.RUNNING,
+        attempt=job.attempt + 1,
+        round_attempts=job.round_attempts + 1,
+        run_after=None,
+        started_at=Now() - ago,
+        heartbeat_at=Now() - ago,
+        deadline_at=Now() + timedelta(seconds=job.run_limit),
+        slot=None,
+        stage="claimed",
+    )
+    history.tell(job.pk, job.round, job.attempt + 1, Status.RUNNING, by=by)
+    return Job.objects.get(pk=job.pk)
+
+
 def delete(job_id: uuid.UUID, *, by: str) -> int:
     """Remove a job, its events and its outputs; a live one is cancelled first. Ledger rows stay.
 

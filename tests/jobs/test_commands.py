@@ -8,7 +8,10 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db.models.functions import Now
 
+from jobs import lifecycle
+from jobs.errors import LeaseLost
 from jobs.models import CleanupRun, Job
+from tests import invariants
 from tokens.models import Account
 
 NOBODYS = "01900000-0000-7000-8000-000000000000"  # an id that no job has
@@ -89,3 +92,25 @@ def test_fail_job_ends_it_refunded_with_the_reason(submit, ann):
 def test_fail_job_refuses_in_one_sentence(job, reason, told):
     with pytest.raises(CommandError, match=told):
         run("fail_job", job, "--reason", reason)
+
+
+def test_a_rehearsed_crash_is_found_and_refunded(submit, running, ann):
+    lease, waiting = running(max_attempts=1), submit(max_attempts=1)
+    for job_id in (waiting.pk, lease.job_id):
+        assert "stopped 10 minutes ago" in run("rehearse", "stuck", str(job_id), "--minutes", "10")
+    with pytest.raises(LeaseLost):
+        lifecycle.succeed(lease, [])  # the real worker has lost it
+    assert "cleaned up 2 of 2 jobs, 20 tokens refunded" in run("cleanup_stuck_jobs", "--execute")
+    assert Account.objects.get(pk=ann.pk).balance == 1000
+    with pytest.raises(CommandError, match="FAILED"):
+        run("rehearse", "stuck", str(waiting.pk))
+    invariants.check()
+
+
+def test_no_rehearsal_in_production(submit, settings):
+    settings.PRODUCTION = True
+    job = submit()
+    with pytest.raises(CommandError, match="Refused in production"):
+        run("rehearse", "stuck", str(job.pk))
+    job.refresh_from_db()
+    assert job.status == "QUEUED"
