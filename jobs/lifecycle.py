@@ -382,6 +382,8 @@ def strand(job_id: uuid.UUID, *, ago: timedelta, by: str) -> Job:
     job = _locked(job_id)
     if job.status in FINAL:
         raise Refused(ErrorCode.job_is_final, f"The job is {job.status}.")
+    if job.status == Status.RUNNING:
+        history.tell(job.pk, job.round, job.attempt, Status.RETRY, by=by, message="Taken away for a rehearsal.")
     Job.objects.filter(pk=job.pk).update(
         status=Status.RUNNING,
         attempt=job.attempt + 1,
