@@ -52,7 +52,19 @@ def set_environment(home: Path, database_url: str, log_level: str) -> None:
     """Nothing of the caller's settings may change what is measured."""
     for name in list(os.environ):
         if name.startswith(
-            ("JOB", "PRICE_", "RETRY_", "MEDIA_", "CELERY_", "STORAGE_", "SITE_", "DATABASE_", "WORKER_")
+            (
+                "JOB",
+                "PRICE_",
+                "RETRY_",
+                "MEDIA_",
+                "LLM_",
+                "OPENROUTER_",
+                "CELERY_",
+                "STORAGE_",
+                "SITE_",
+                "DATABASE_",
+                "WORKER_",
+            )
         ):
             del os.environ[name]
     os.environ |= {

@@ -157,6 +157,9 @@ def _settle(attempt: Attempt, error: JobError | LeaseLost | None) -> None:
             verdict = error
             _until_answered(attempt, lambda: lifecycle.fail(lease, verdict), {Status.RETRY, Status.FAILED})
             log.info("Job %s attempt %s failed: %s %s", lease.job_id, lease.attempt, error.code.name, error.message)
+            if error.code is ErrorCode.timeout:
+                log.warning("Job %s has timed out", lease.job_id)
+                log.warning("Job %s timed out during %s.", lease.job_id, attempt.stage)
             if error.code is ErrorCode.worker_shutdown and lease.max_attempts == 1:
                 log.warning("Marked job %s as failed due to shutdown", lease.job_id)
             return
@@ -168,6 +171,8 @@ def _settle(attempt: Attempt, error: JobError | LeaseLost | None) -> None:
         return
     artifacts.discard(lease.job_id, lease.attempt)
     log.info("Job %s attempt %s lost its lease; its output is discarded", lease.job_id, lease.attempt)
+    if lifecycle.outcome(lease) is Status.CANCELED:
+        log.info("Job %s was cancelled during %s.", lease.job_id, attempt.stage)
 
 
 def _until_answered(attempt: Attempt, settle: Callable[[], object], done: set[Status]) -> None:

@@ -16,7 +16,7 @@ from django.db.models import Exists, OuterRef
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from .engines import media
+from .engines import delimited, media
 from .errors import ErrorCode, JobError, Refused
 from .models import LIVE, JobInput, Upload
 from .models.job import uuid7
@@ -32,13 +32,13 @@ _probing = threading.BoundedSemaphore(2)  # media readers at once in one web pro
 def take_in(owner_id: int, file: File, *, path: Path, sha256: str, name: str) -> Upload:
     """Keep a finished local file as the user's upload; the storage may move it away.
 
-    Its type is judged from its bytes and its streams are read behind the walls. Refused(bad_input) for an empty file,
-    an unknown type, a video without pictures or what breaks a cap; nothing is kept then.
+    Its type is judged from its bytes; of media, the streams are read behind the walls. Refused(bad_input) for an empty
+    file, an unknown type, a video without pictures, a table with NULs or what breaks a cap; nothing is kept then.
     """
     size = path.stat().st_size
     content_type = _judged(path) if size else None
     if content_type is None:
-        detail = "is not a video, picture or sound that can be read here." if size else "is empty."
+        detail = "is not a video, picture, sound or table (CSV) that can be read here." if size else "is empty."
         raise _bad(f"The file {detail}")
     upload = Upload(
         id=uuid7(), owner_id=owner_id, name=label(name), bytes=size, sha256=sha256, content_type=content_type
@@ -62,11 +62,14 @@ def take_in(owner_id: int, file: File, *, path: Path, sha256: str, name: str) ->
 
 def _judged(path: Path) -> str | None:
     content_type = media.sniff(path)
-    if content_type is None:
-        return None
     with _probing:
         try:
+            if content_type is None:
+                delimited.look(path)
+                return "text/csv"
             found = media.probe(path, label="The file")
+        except delimited.NoTable:
+            return None
         except JobError as error:
             if error.code is not ErrorCode.bad_input:
                 raise

@@ -198,6 +198,7 @@ JOBSITE = {
     # prices, whole tokens
     "PRICE_RENDER_SECOND": whole("PRICE_RENDER_SECOND", 1),
     "PRICE_STITCH_BASE": whole("PRICE_STITCH_BASE", 1),
+    "PRICE_ANALYZE_MB": whole("PRICE_ANALYZE_MB", 1),  # per 10 MB begun
     "PRICE_ENHANCE_1K": whole("PRICE_ENHANCE_1K", 2),
     "PRICE_ENHANCE_2K": whole("PRICE_ENHANCE_2K", 5),
     "PRICE_ENHANCE_4K": whole("PRICE_ENHANCE_4K", 10),
@@ -219,6 +220,18 @@ JOBSITE = {
     "MEDIA_WALLS": env.str("MEDIA_WALLS", "required"),  # or best_effort
     "KINDS": [module for module in env.list("JOBSITE_KINDS", default=[]) if module],
 }
+JOBSITE |= {
+    # ANALYZE
+    "ANALYZE_SECONDS": seconds("JOB_TIMEOUT_SECONDS", 600.0, least=1.0),  # an attempt's whole time
+    "SIMULATED_SLOW": seconds("SIMULATED_SLOW_PROCESSING_SECONDS", 0.0, least=0.0),  # to rehearse cancel and timeout
+    "LLM_KEY": env.str("OPENROUTER_API_KEY", ""),  # empty: no model is asked
+    "LLM_MODEL": env.str("LLM_MODEL", "deepseek/deepseek-r1"),
+    "LLM_BASE_URL": env.str("LLM_BASE_URL", "https://openrouter.ai/api/v1"),
+    "LLM_RETRY_ATTEMPTS": whole("LLM_RETRY_ATTEMPTS", 2, least=1),
+    "LLM_TIMEOUT_SECONDS": seconds("LLM_TIMEOUT_SECONDS", 60.0),  # one call, all in all
+}
+if urlsplit(JOBSITE["LLM_BASE_URL"]).scheme not in ("http", "https"):
+    raise ImproperlyConfigured("LLM_BASE_URL must look like https://openrouter.ai/api/v1.")
 if JOBSITE["MEDIA_WALLS"] not in ("required", "best_effort"):
     raise ImproperlyConfigured("MEDIA_WALLS must be required or best_effort.")
 

@@ -1,7 +1,7 @@
 """The second child of an analysis: from the table that the first one left to facts, insights, charts and a CSV.
 
 Run as `python -m jobs.engines.analysis` in the folder of `jobs.engines.tables`. It leaves `analysis.json`, the charts
-and `profile.csv`, and answers with the charts' names.
+and `profile.csv`, and answers with their names.
 """
 
 import csv
@@ -64,7 +64,7 @@ def work(_task: dict[str, Any], progress: tool.Progress) -> dict[str, Any]:
     table.connection.close()
     (folder / ANALYSIS).write_text(json.dumps(found, allow_nan=False))
     write_profile(folder / PROFILE, found["profile"])
-    return {"charts": [chart["name"] for chart in found["charts"]]}
+    return {"analysis": ANALYSIS, "profile": PROFILE, "charts": [chart["name"] for chart in found["charts"]]}
 
 
 if __name__ == "__main__":

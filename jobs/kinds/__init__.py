@@ -6,7 +6,7 @@ from django.conf import settings
 
 from .base import REGISTRY, Kind
 
-BUILT_IN = ["jobs.kinds.render", "jobs.kinds.stitch"]
+BUILT_IN = ["jobs.kinds.analyze", "jobs.kinds.ingest", "jobs.kinds.enhance", "jobs.kinds.render", "jobs.kinds.stitch"]
 
 
 def load() -> None:
