@@ -224,11 +224,17 @@ def inspect(path: str, content_type: str) -> Probe:
             short = exact and declared - length > max(0.25, 0.01 * declared)
             if demuxer == "mpegts":  # it never says how long it is, but it is made of packets of 188 bytes
                 broken = broken or Path(path).stat().st_size % 188 != 0
-            fewer = any(len(times[s.index]) < s.frames - 1 for s in container.streams if demuxer == "mov")
+            counted = [s for s in container.streams if demuxer == "mov" and not _is_pcm(s)]
+            fewer = any(len(times[s.index]) < s.frames - 1 for s in counted)
             start = (container.start_time or 0) / av.time_base
             return Probe(content_type, start, length, streams, bool(broken or short or fewer))
     except (av.FFmpegError, ValueError, OverflowError) as wrong:
         raise Unfit("cannot be read: it is damaged or cut") from wrong
+
+
+def _is_pcm(stream) -> bool:
+    """Whether it is plain samples: a MOV counts each as a frame, while a packet holds many."""
+    return stream.type == "audio" and stream.codec_context.name.startswith("pcm_")
 
 
 def _rotation(container) -> int:

@@ -73,6 +73,7 @@ def test_says_what_is_in_it(material):
         "vp8.webm",
         "mpeg4.avi",
         "fragments.mp4",
+        "pcm.mov",
     ]
     done = []
     found = media.probe_all({name: material(name) for name in names}, on_file=done.append)
