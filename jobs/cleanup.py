@@ -57,6 +57,18 @@ def monitor_heartbeats() -> Sweep:
     return report
 
 
+def release_stale() -> Sweep:
+    """The ingestion queue's command: give up attempts without a beat for JOB_CLEANUP_TIMEOUT, at stage
+    `released_stale`. A job whose budget is used up is FAILED, as by all others."""
+    report = Sweep()
+    timeout, _ = _checked(None, None)
+    if not clock.jumped(timeout):
+        stale = Job.objects.filter(status=Status.RUNNING, heartbeat_at__lt=Now() - timedelta(seconds=timeout))
+        error = JobError(ErrorCode.worker_timeout, f"The worker timed out: no heartbeat for {timeout:g} s.")
+        _settle_all(report, stale, lambda job: error, by="release_stale", stage="released_stale")
+    return report
+
+
 # --- the cleanup: every 15 minutes, and on demand --------------------------------------------------------------------
 
 
@@ -161,11 +173,11 @@ def _settle_all(
     stuck: QuerySet[Job],
     verdict: Callable[[Job], JobError],
     *,
-    by: str,
     batch_size: int | None = None,
     most: int | None = None,
+    **how: str,
 ) -> None:
-    """Settle what `stuck` selects in batches; a batch that fails is done again one by one."""
+    """Settle what `stuck` selects in batches; a batch that fails is done again one by one. `how` is `settle`'s."""
     batch_size = batch_size or settings.JOBSITE["CLEANUP_BATCH"]
     ids = list(stuck.order_by("started_at").values_list("pk", flat=True)[:most])
     report.found += len(ids)
@@ -173,18 +185,18 @@ def _settle_all(
         log.info("Found stuck jobs count=%s", len(ids))
     for start in range(0, len(ids), batch_size):
         batch = ids[start : start + batch_size]
-        if _settle_batch(report, stuck.filter(pk__in=history.among(batch)), verdict, by=by):
+        if _settle_batch(report, stuck.filter(pk__in=history.among(batch)), verdict, **how):
             continue
         for job_id in batch:
-            if error := _settle_batch(report, stuck.filter(pk=job_id), verdict, by=by, last=True):
+            if error := _settle_batch(report, stuck.filter(pk=job_id), verdict, last=True, **how):
                 report.errors.append((job_id, error))
             time.sleep(PAUSE)
 
 
-def _settle_batch(report: Sweep, stuck: QuerySet[Job], verdict, *, by: str, last: bool = False) -> str | bool:
+def _settle_batch(report: Sweep, stuck: QuerySet[Job], verdict, *, last: bool = False, **how: str) -> str | bool:
     """Settle one batch. Returns whether it went well; with `last`, the error's words or an empty string."""
     try:
-        settled = lifecycle.settle(stuck, verdict, by=by)
+        settled = lifecycle.settle(stuck, verdict, **how)
     except Exception as error:  # whatever is wrong with one job, it must not keep the others from their refunds
         log.exception("Stuck jobs could not be settled")
         connection.close_if_unusable_or_obsolete()

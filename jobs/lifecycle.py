@@ -298,11 +298,13 @@ def outcome(lease: Lease) -> Status | None:
 
 
 @write
-def settle(stuck: QuerySet[Job], verdict: Callable[[Job], JobError], *, by: str, wait: bool = False) -> list[Settled]:
+def settle(
+    stuck: QuerySet[Job], verdict: Callable[[Job], JobError], *, by: str, wait: bool = False, stage: str = "released"
+) -> list[Settled]:
     """End the RUNNING attempts that `stuck` selects, each by its verdict: the one way out of RUNNING by failure.
 
-    One transaction: into RETRY or FAILED, one event each, refunds. Rows that somebody else holds are left out
-    unless `wait`. Returns what was settled; a row that moved on meanwhile is not in it.
+    One transaction: into RETRY (at `stage`) or FAILED, one event each, refunds. Rows that somebody else holds are left
+    out unless `wait`. Returns what was settled; a row that moved on meanwhile is not in it.
     """
     jobs = stuck.filter(status=Status.RUNNING).order_by("id").only(*SETTLING).select_for_update(skip_locked=not wait)
     ended: list[Settled] = []
@@ -321,12 +323,12 @@ def settle(stuck: QuerySet[Job], verdict: Callable[[Job], JobError], *, by: str,
         (waiting if again else failed).setdefault((failures, error), []).append(job)
     for (failures, error), batch in waiting.items():
         handed_back = failures == batch[0].failures and error.postpone is None
-        wait = _backoff(failures) if error.postpone is None else timedelta(seconds=error.postpone)
+        pause = _backoff(failures) if error.postpone is None else timedelta(seconds=error.postpone)
         _running(batch).update(
             status=Status.RETRY,
             failures=failures,
-            run_after=Now() if handed_back else Now() + wait,
-            stage="released",
+            run_after=Now() if handed_back else Now() + pause,
+            stage=stage,
             error_code=error.code.name,
             error_message=error.message,
         )

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import connection
 from django.db.models.functions import Now
 
 from jobs import lifecycle
@@ -105,6 +106,32 @@ def test_a_rehearsed_crash_is_found_and_refunded(submit, running, ann):
     with pytest.raises(CommandError, match="FAILED"):
         run("rehearse", "stuck", str(waiting.pk))
     invariants.check()
+
+
+def test_stale_jobs_are_released_in_the_queues_words(running, ann):
+    lease, once = running(max_attempts=5), running(max_attempts=1)
+    Job.objects.update(kind="INGEST", heartbeat_at=Now() - timedelta(minutes=10))
+    assert run("worker", "--release-stale") == "Released 2 stale jobs\n"
+    assert run("worker", "--release-stale") == "Released 0 stale jobs\n"
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT status, stage, last_error, error_code FROM ingestion_jobs ORDER BY max_attempts")
+        failed, released = cursor.fetchall()
+    assert released == ("RETRY", "released_stale", "The worker timed out: no heartbeat for 300 s.", "HEARTBEAT_TIMEOUT")
+    assert (failed[0], failed[3]) == ("FAILED", "worker_timeout")
+    assert "worker timed out" in released[2]
+    assert {lease.job_id, once.job_id} == set(Job.objects.values_list("pk", flat=True))
+    Job.objects.update(kind="KITCHEN")
+    invariants.check()
+
+
+def test_running_jobs_are_shown(running):
+    assert run("worker", "--show-running") == "Running jobs: 0\n"
+    lease = running()
+    Job.objects.update(stage="pipeline_running", progress=0.6, started_at=Now() - timedelta(seconds=120))
+    first, second = run("worker", "--show-running").splitlines()
+    assert first == "Running jobs: 1"
+    assert second.startswith(f"  {str(lease.job_id)[:8]}...: stage=pipeline_running progress=60% running=12")
+    assert "heartbeat_age=" in second
 
 
 def test_no_rehearsal_in_production(submit, settings):
