@@ -8,7 +8,20 @@ import os
 import shutil
 import tempfile
 
-PREFIXES = ("JOB_", "JOBS_", "JOBSITE_", "SIMULATED_", "PRICE_", "RETRY_", "UPLOAD_", "MEDIA_", "LLM_", "OPENROUTER_")
+PREFIXES = (
+    "JOB_",
+    "JOBS_",
+    "JOBSITE_",
+    "SIMULATED_",
+    "PRICE_",
+    "RETRY_",
+    "UPLOAD_",
+    "MEDIA_",
+    "INGEST_",
+    "LLM_",
+    "OPENROUTER_",
+    "SPEECH_",
+)
 NAMES = ("DEBUG", "SITE_URL", "SECRET_KEY", "CRON_SECRET", "CELERY_BROKER_URL", "STORAGE_URL", "HOST", "PORT")
 
 for _name in list(os.environ):  # a test's outcome must not hang on who runs it
