@@ -23,6 +23,7 @@ from .jobs import JobView
 CHUNK = 256 * 1024  # bytes
 SHOWN_TYPES = {  # all else is octets: a type that a browser would run never leaves here (FAULTS S27)
     *("video/mp4", "video/webm", "video/quicktime", "video/x-matroska", "image/png", "image/jpeg", "image/webp"),
+    "image/tiff",
     *("image/gif", "audio/mpeg", "audio/wav", "audio/ogg", "audio/flac", "audio/mp4", "audio/aac"),
     *("text/plain", "text/csv", "application/json"),
 }

@@ -24,6 +24,7 @@ DEMUXERS = {  # content type (media.sniff): the only demuxer that may touch the 
     "image/jpeg": "jpeg_pipe",
     "image/png": "png_pipe",
     "image/webp": "webp_pipe",
+    "image/tiff": "tiff_pipe",
     "image/gif": "gif",
     "audio/wav": "wav",
     "audio/mpeg": "mp3",

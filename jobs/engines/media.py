@@ -14,7 +14,8 @@ from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
-from jobs.engines import ffmpeg, process
+from jobs.engines import ffmpeg, pictures, process
+from jobs.engines.pictures import Unfit
 from jobs.errors import ErrorCode, JobError
 
 MAX_SECONDS = 6 * 3600.0
@@ -52,6 +53,8 @@ def sniff(path: Path) -> str | None:
         b"\x89PNG\r\n\x1a\n": "image/png",
         b"GIF87a": "image/gif",
         b"GIF89a": "image/gif",
+        b"II*\0": "image/tiff",
+        b"MM\0*": "image/tiff",
         b"fLaC": "audio/flac",
         b"OggS": "audio/ogg",
         b"ID3": "audio/mpeg",
@@ -168,10 +171,6 @@ def probe_all(
 # --- the child -----------------------------------------------------------------------------------------------------
 
 
-class Unfit(Exception):
-    """The file breaks a cap or cannot be read; the text goes after the file's label."""
-
-
 def check_caps(
     *,
     seconds: float = 0.0,
@@ -196,7 +195,12 @@ def check_caps(
 
 
 def inspect(path: str, content_type: str) -> Probe:
-    """Read a file's streams and all of its packets with PyAV. Only for the child: this decodes a picture."""
+    """Read a file's streams and all of its packets with PyAV, a still picture's pixels with libvips. Only for the child:
+    this decodes."""
+    if content_type in pictures.LOADERS:
+        width, height = pictures.check(path, content_type)
+        codec = content_type.partition("/")[2]
+        return Probe(content_type, 0.0, 0.0, (Stream("video", codec, "1/25", frames=1, width=width, height=height),))
     import av
 
     demuxer = ffmpeg.DEMUXERS[content_type]

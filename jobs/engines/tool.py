@@ -61,7 +61,7 @@ def run(
     if ended.returncode == 0 and "result" in answer:
         return answer["result"]
     words = "".join(ended.tail)
-    if "MemoryError" in words or "bad_alloc" in words or "annot allocate memory" in words:
+    if "MemoryError" in words or "bad_alloc" in words or "allocate memory" in words:
         raise JobError(ErrorCode.out_of_memory)
     last = re.sub(r"[^ -~]", "", ended.tail[-1])[:200] if ended.tail else f"it ended with {ended.returncode}"
     raise JobError(ErrorCode.processing_error, f"The work on the file failed: {last}")
