@@ -15,6 +15,7 @@ from django.db.models.functions import Now
 
 from .engines import runpod_api
 from .errors import JobError
+from .faults import fault
 from .models import LIVE, Job, RemoteCall, RemoteState
 from .models.remote import WAITED_FOR
 from .transactions import again_if_busy, write
@@ -36,6 +37,7 @@ class Call:
 
     @again_if_busy
     def started(self, remote_id: str) -> None:
+        fault("submit_remote.after_send")
         self.remote_id = remote_id
         self._row.update(remote_id=remote_id)  # whoever waits for it, and if only to cancel it
         self._mine.filter(state=RemoteState.INTENDED).update(state=RemoteState.STARTED)

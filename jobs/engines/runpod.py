@@ -242,7 +242,7 @@ class _Job:
         if media.sniff(video) != "video/mp4":
             raise JobError(ErrorCode.runpod_execution_error, "The result is no MP4 video.")
         try:
-            cut = media.probe(video, label="The result", stop=self.run.check).cut
+            cut = media.probe(video, label="The result", stop=self.run.alive).cut
         except JobError as error:
             if error.code is ErrorCode.bad_input:
                 raise JobError(ErrorCode.runpod_execution_error, error.message) from error
