@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from uuid import UUID, uuid5
 
 from django.conf import settings
 from rest_framework import serializers
@@ -22,11 +21,6 @@ SOURCES = {"upload": "upload", "path": "path", "s3": "s3_key"}  # source_type: t
 KEYFRAMES_MOST = 60
 CELLS_MOST, CELL_SIDE = 36, 320  # of the contact sheet; pixels of a cell's longer side
 LOOKED, DECODED, HEARD = 0.1, 0.6, 0.95  # progress at the end of each step
-
-
-def ad_id(job_id: UUID) -> UUID:
-    """The id of what a job takes in: the same for every attempt of it."""
-    return uuid5(job_id, "ad")
 
 
 @register
@@ -91,7 +85,7 @@ class Ingest(Kind):
         with timed(took, "decode"):
             frames = decode(run, path, found, label, until=decoded, with_speech=model is not None)
         result = {
-            "ad_id": str(ad_id(run.job_id)),
+            "ad_id": str(run.job_id),
             "source": {
                 "type": run.params["source_type"],
                 "name": run.params[label],

@@ -13,7 +13,7 @@ from jobs.engines import ffmpeg, media, scenes, speech
 from jobs.errors import ErrorCode, JobError
 from jobs.heartbeat import heart
 from jobs.kinds.base import Abort
-from jobs.kinds.ingest import Ingest, ad_id, clock
+from jobs.kinds.ingest import Ingest, clock
 from jobs.models import Job, Status
 from tests.jobs.engines.whisper import plant
 from tests.jobs.kinds.rig import Rig, refused, validated
@@ -57,7 +57,7 @@ def ingest(folder, path) -> tuple[dict, Rig]:
 
 def test_all_of_a_video(tmp_path, advert):
     result, rig = ingest(tmp_path / "run", advert)
-    assert result["ad_id"] == str(ad_id(rig.job_id))
+    assert result["ad_id"] == str(rig.job_id)
     assert result["source"]["bytes"] == advert.stat().st_size
     assert result["video"] | {"codec": "h264", "width": 96, "height": 54, "fps": 25.0, "frames": 80} == result["video"]
     assert result["audio"]["codec"] == "aac"
@@ -307,7 +307,7 @@ def test_a_stored_video_is_taken_in_when_it_has_come(as_ingestion, advert, tmp_p
     assert outputs[0].name == "result.json"
     with default_storage.open(outputs[0].key) as stored:
         result = json.load(stored)
-    assert result["ad_id"] == str(ad_id(job.pk))
+    assert result["ad_id"] == str(job.pk)
     assert result["source"]["name"] == next(name for name in params.values() if name.endswith("ad.mp4"))
 
 
