@@ -8,7 +8,6 @@ import codecs
 import csv
 import io
 import re
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,7 @@ CURRENCY = "$€£¥% \u00a0"  # signs that are taken off a number
 NUMBERS = {  # how a column writes its numbers: pattern; the sign may stand before or after the currency
     "plain": re.compile(r"[+-]?(0|[1-9]\d{0,14})(\.\d+)?([eE][+-]?\d{1,3})?|[+-]?\.\d+"),
     "thousands": re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d+)?"),
-    "comma": re.compile(r"[+-]?(\d+|[1-9]\d{0,2}(\.\d{3})+)(,\d+)?"),
+    "comma": re.compile(r"[+-]?(0|[1-9]\d{0,14}|[1-9]\d{0,2}(\.\d{3})+)(,\d+)?"),
 }
 ISO = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d:?\d\d)?)?")
 PARTS = re.compile(r"(\d{1,4})([/.-])(\d{1,2})\2(\d{1,4})( \d{1,2}:\d\d(:\d\d)?)?")
@@ -170,22 +169,24 @@ class _Lines:
 
 def _rows(text: str, *, whole: bool) -> tuple[str, list[list[str]]]:
     """The delimiter under which the first rows have most evenly most columns, and those rows. NoTable if none does."""
-    best: tuple[float, int, str, list[list[str]]] | None = None
-    broken = False
+    best: tuple[bool, float, int] | None = None
+    found: tuple[str, list[list[str]]] | None = None
+    ends = []
     for delimiter in DELIMITERS:
         rows, ended = _read(text, delimiter, whole=whole)
-        broken = broken or not ended
-        if not rows or len(rows[0]) < 2:
-            continue
-        widths = Counter(map(len, rows))
-        even = widths[len(rows[0])] / len(rows)
-        if best is None or (even, len(rows[0])) > best[:2]:
-            best = (even, len(rows[0]), delimiter, rows)
-    if best is None:
-        if broken:
-            raise _unfit("has a quote that is opened and not closed")
+        ends.append(ended)
+        if rows and len(rows[0]) > 1 and (best is None or (ended, _evenness(rows), len(rows[0])) > best):
+            best, found = (ended, _evenness(rows), len(rows[0])), (delimiter, rows)
+    if not (best[0] if best else any(ends)):
+        raise _unfit("has a quote that is opened and not closed, or closed in the middle of a cell")
+    if found is None:
         raise NoTable
-    return best[2:]
+    return found
+
+
+def _evenness(rows: list[list[str]]) -> float:
+    """The share of rows that are as long as the first."""
+    return sum(len(row) == len(rows[0]) for row in rows) / len(rows)
 
 
 def _read(text: str, delimiter: str, *, whole: bool) -> tuple[list[list[str]], bool]:

@@ -77,6 +77,7 @@ def main(work: Callable[[dict[str, Any], Progress], dict[str, Any]]) -> None:
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
 
+    answer: dict[str, Any]
     try:
         answer = {"result": work(json.loads(sys.argv[1]), lambda fraction: say(f"progress {fraction:.4f}"))}
     except JobError as error:
