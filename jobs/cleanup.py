@@ -15,6 +15,7 @@ from django.utils import timezone
 
 from . import history, lifecycle, policy, slots
 from .errors import ErrorCode, JobError, Refused
+from .lifecycle import Running
 from .models import CleanupRun, Job, Slot, Status
 
 log = logging.getLogger(__name__)
@@ -30,6 +31,7 @@ class Sweep:
 
     found: int = 0
     settled: list[lifecycle.Settled] = field(default_factory=list)
+    jobs: list[dict] = field(default_factory=list)  # of `settled`, as CleanupRun.jobs keeps them
     errors: list[tuple[uuid.UUID, str]] = field(default_factory=list)
 
 
@@ -104,7 +106,7 @@ def cleanup_stuck_jobs(
             batch_size=batch_size,
             most=most,
         )
-        run.jobs = [_line(done.job, tokens=done.tokens, outcome=done.status) for done in report.settled]
+        run.jobs = report.jobs
     run.found = report.found
     run.cleaned = len(report.settled)
     run.retried = sum(done.status == Status.RETRY for done in report.settled)
@@ -143,26 +145,22 @@ def _checked(timeout: float | None, batch_size: int | None) -> tuple[float, int]
     return timeout, batch_size
 
 
-def verdict(job: Job, timeout: float) -> JobError:
+def verdict(job: Running, timeout: float) -> JobError:
     """What a stuck job is ended with: for want of a beat, or for running too long."""
     silent = job.heartbeat_at is None or timezone.now() - job.heartbeat_at > timedelta(seconds=timeout)
     return SILENT if silent else OVERRUN
 
 
-def _line(job: Job, *, tokens: int, outcome: str) -> dict:
+def _line(job: Running | Job, *, tokens: int, outcome: str) -> dict:
+    now = timezone.now()
     return {
         "jobId": str(job.pk),
         "userId": job.owner_id,
         "kind": job.kind,
         "tokensRefunded": tokens,
-        "processingDuration": _duration(job),
+        "processingDuration": max(0, round((now - (job.started_at or now)).total_seconds() * 1000)),  # milliseconds
         **({"status": outcome} if outcome else {}),
     }
-
-
-def _duration(job: Job) -> int:
-    """Milliseconds since the attempt began."""
-    return max(0, round((timezone.now() - (job.started_at or job.created_at)).total_seconds() * 1000))
 
 
 # --- both ------------------------------------------------------------------------------------------------------------
@@ -171,7 +169,7 @@ def _duration(job: Job) -> int:
 def _settle_all(
     report: Sweep,
     stuck: QuerySet[Job],
-    verdict: Callable[[Job], JobError],
+    verdict: Callable[[Running], JobError],
     *,
     batch_size: int | None = None,
     most: int | None = None,
@@ -203,8 +201,10 @@ def _settle_batch(report: Sweep, stuck: QuerySet[Job], verdict, *, last: bool = 
         return f"{type(error).__name__}: {error}"[:300] if last else False
     for done in settled:
         log.info("Cleaning up stuck job jobId=%s tokensCost=%s", done.job.pk, done.job.price)
-        seconds = _duration(done.job) / 1000
+        line = _line(done.job, tokens=done.tokens, outcome=done.status)
+        seconds = line["processingDuration"] / 1000
         log.info("Job cleaned up successfully tokensRefunded=%s processingDuration=%.0fs", done.tokens, seconds)
+        report.jobs.append(line)
     report.settled += settled
     return "" if last else True
 

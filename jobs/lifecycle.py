@@ -7,10 +7,10 @@ was cancelled, reaped or replaced can write nothing. Jobs are locked by id, then
 import json
 import logging
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
 
 from django.conf import settings
 from django.db import Error, IntegrityError, connection, transaction
@@ -48,17 +48,28 @@ class Lease:
     stall_limit: float  # seconds
 
 
-SETTLING = [
-    *("owner", "kind", "queue", "price", "charge", "started_at", "heartbeat_at"),
-    *("attempt", "round_attempts", "failures", "max_attempts"),
-]
+class Running(NamedTuple):
+    """What settling reads of a RUNNING job: a sweep of thousands has no time for whole rows and model objects."""
+
+    pk: uuid.UUID
+    owner_id: int
+    kind: str
+    queue: str
+    attempt: int
+    round_attempts: int
+    failures: int
+    max_attempts: int
+    price: int
+    charge_id: int | None
+    started_at: datetime
+    heartbeat_at: datetime
 
 
 @dataclass(frozen=True)
 class Settled:
     """How one attempt that somebody ended came out."""
 
-    job: Job  # as it was before; only SETTLING is read
+    job: Running | Job  # as it was before
     status: Status
     code: ErrorCode
     tokens: int  # refunded
@@ -299,18 +310,23 @@ def outcome(lease: Lease) -> Status | None:
 
 @write
 def settle(
-    stuck: QuerySet[Job], verdict: Callable[[Job], JobError], *, by: str, wait: bool = False, stage: str = "released"
+    stuck: QuerySet[Job],
+    verdict: Callable[[Running], JobError],
+    *,
+    by: str,
+    wait: bool = False,
+    stage: str = "released",
 ) -> list[Settled]:
     """End the RUNNING attempts that `stuck` selects, each by its verdict: the one way out of RUNNING by failure.
 
     One transaction: into RETRY (at `stage`) or FAILED, one event each, refunds. Rows that somebody else holds are left
     out unless `wait`. Returns what was settled; a row that moved on meanwhile is not in it.
     """
-    jobs = stuck.filter(status=Status.RUNNING).order_by("id").only(*SETTLING).select_for_update(skip_locked=not wait)
+    jobs = stuck.filter(status=Status.RUNNING).order_by("id").select_for_update(skip_locked=not wait)
     ended: list[Settled] = []
-    waiting: dict[tuple[int, JobError], list[Job]] = {}
-    failed: dict[tuple[int, JobError], list[Job]] = {}
-    for job in jobs:
+    waiting: dict[tuple[int, JobError], list[Running]] = {}
+    failed: dict[tuple[int, JobError], list[Running]] = {}
+    for job in map(Running._make, jobs.values_list(*Running._fields)):
         error = verdict(job)
         again, failures = policy.tries_again(
             error.code,
@@ -332,7 +348,7 @@ def settle(
             error_code=error.code.name,
             error_message=error.message,
         )
-        history.tell_all(batch, by=by)
+        history.tell_all([job.pk for job in batch], by=by)
         ended += [Settled(job, Status.RETRY, error.code, 0) for job in batch]
         for queue in {job.queue for job in batch} if handed_back else ():
             dispatch.nudge(queue)
@@ -344,7 +360,7 @@ def settle(
     return ended
 
 
-def _running(jobs: list[Job]) -> QuerySet[Job]:
+def _running(jobs: list[Running]) -> QuerySet[Job]:
     return Job.objects.filter(pk__in=history.among([job.pk for job in jobs]), status=Status.RUNNING)
 
 
@@ -445,7 +461,9 @@ def _locked(job_id: uuid.UUID) -> Job:
         raise Refused(ErrorCode.not_found) from error
 
 
-def _end(rows: QuerySet[Job], jobs: list[Job], to: Status, error: JobError, *, by: str, failures: int) -> list[Settled]:
+def _end(
+    rows: QuerySet[Job], jobs: Sequence[Running | Job], to: Status, error: JobError, *, by: str, failures: int
+) -> list[Settled]:
     """Set locked jobs to a final status, tell it, and refund what the code's rule says."""
     rows.update(
         status=to,
@@ -456,14 +474,14 @@ def _end(rows: QuerySet[Job], jobs: list[Job], to: Status, error: JobError, *, b
         error_message=error.message,
     )
     refunded = error.code.row.refund
-    history.tell_all(jobs, by=by, refunded=refunded)
+    history.tell_all([job.pk for job in jobs], by=by, refunded=refunded)
     fault("refund.before")
     if refunded:
         ledger.refund_many([(job.charge_id, error.code.name) for job in jobs if job.charge_id])
     return [Settled(job, to, error.code, job.price if refunded else 0) for job in jobs]
 
 
-def _discard_after_commit(job: Job) -> None:
+def _discard_after_commit(job: Running | Job) -> None:
     """Whoever ends another's attempt deletes what it stored so far."""
     if job.attempt:
         transaction.on_commit(lambda: artifacts.discard(job.pk, job.attempt), robust=True)
