@@ -20,7 +20,7 @@ MAX_LINE = 1_000_000  # bytes; DuckDB's own limit is twice that, and it says so 
 NAME_LONGEST = 100  # characters
 BLOCK = 256 * 1024  # bytes
 HEAD = 2 * 1024 * 1024  # bytes that are looked at closely
-SAMPLE_ROWS = 1000
+SAMPLE_ROWS, SAMPLE_CELLS, FEWEST_ROWS = 1000, 20_000, 20  # are looked at: a thousand rows, of wide tables fewer
 MISSING = ("", "NA", "N/A", "n/a", "NULL", "null", "None", "NaN", "nan", "#N/A", "-")
 MARKUP = re.compile(r"\s*(<|[{\[]\s*[\"{\[\]}]|#EXTM3U|%PDF|ffconcat|#!)")  # text, but no table
 
@@ -75,6 +75,7 @@ def look(path: Path, *, header: bool | None = None) -> Dialect:
     width = len(rows[0])
     if width > MAX_COLUMNS:
         raise _unfit(f"has {width:,} columns; at most {MAX_COLUMNS:,} are allowed")
+    rows = rows[: max(FEWEST_ROWS, SAMPLE_CELLS // width)]
     named = _has_header(rows) if header is None else header
     body = rows[1:] if named else rows
     if not body:
