@@ -101,6 +101,7 @@ def processes() -> list[Process]:
     slots = str(settings.WORKER_SLOTS)
     web = ["--host", settings.HOST, "--port", str(settings.PORT), "--ws", "none", "--no-access-log"]
     web += ["--timeout-graceful-shutdown", "3", "--no-proxy-headers", "--no-server-header", "--lifespan", "off"]
+    web += ["--loop", "asyncio", "--http", "h11"]  # whatever else is installed: what is tested is what runs
     return [
         *([Process("broker", broker.command())] if settings.EMBEDDED_BROKER else []),
         Process("web", [python, "-m", "uvicorn", "jobsite.asgi:application", *web]),

@@ -132,6 +132,7 @@ class Platform:
             port = free.getsockname()[1]
         self.address = f"http://127.0.0.1:{port}"
         options = ["--port", str(port), "--lifespan", "off", "--log-level", "warning"]
+        options += ["--loop", "asyncio", "--http", "h11"]  # as the supervisor says
         command = [sys.executable, "-m", "uvicorn", "jobsite.asgi:application", *options]
         self.start("web", command, PORT=str(port), SITE_URL=self.address)
         until(lambda: self.get("/livez")[0] == 200, seconds=30)
