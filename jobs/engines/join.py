@@ -9,10 +9,11 @@ players read only one of the two.
 import os
 import struct
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import groupby
+from operator import add
 from pathlib import Path
 from typing import BinaryIO
 
@@ -48,6 +49,7 @@ class _Table:
     shifts: list[int] = field(default_factory=list)
     sync: list[int] = field(default_factory=list)
     chunks: list[_Chunk] = field(default_factory=list)
+    index: bytes = b""  # what the film's index says of the samples, all but the offsets
     offsets: list[int] = field(default_factory=list)  # of each chunk in the film
     media_time: int = 0
     delay: int = 0  # ticks of the film's timescale
@@ -71,6 +73,7 @@ def join(
     order = [(number, chunk) for number, table in enumerate(tables) for chunk in table.chunks]
     order.sort(key=lambda placed: placed[1].starts)  # sound and pictures of one second lie side by side
     for table in tables:
+        table.index = _samples(table, video=table is pictures)
         table.offsets = [0] * len(table.chunks)
     top = _box(b"ftyp", b"isom", struct.pack(">I", 512), b"isomiso2avc1mp41")
     data_at = len(top) + len(_moov(tables, videos[0])) + 16  # offsets have a fixed width: the index keeps its length
@@ -182,21 +185,6 @@ def _is_sync(track: Track, number: int) -> bool:
     return track.sync is None or number in track.sync
 
 
-def _spans(chunk: _Chunk) -> Iterator[tuple[bytes, int, int]]:
-    """(bytes to put before, position, size) of the runs that lie together in the source."""
-    begin = size = 0
-    before = b""
-    for number in range(chunk.first, chunk.last):
-        at, prefix = chunk.track.positions[number], chunk.prefix if _is_sync(chunk.track, number) else b""
-        if prefix or at != begin + size:
-            if size:
-                yield before, begin, size
-            before, begin, size = prefix, at, 0
-        size += chunk.track.sizes[number]
-    if size or before:
-        yield before, begin, size
-
-
 def _copy(chunks: list[_Chunk], film: BinaryIO, check: Callable[[int], None]) -> None:
     files: dict[Path, BinaryIO] = {}
     written = 0
@@ -207,19 +195,21 @@ def _copy(chunks: list[_Chunk], film: BinaryIO, check: Callable[[int], None]) ->
                     files.pop(next(iter(files))).close()
                 files[chunk.track.path] = open(chunk.track.path, "rb", buffering=0)  # noqa: SIM115 (closed below)
             file = files[chunk.track.path]
-            spans = list(_spans(chunk))
-            begin, end = min(at for _, at, _ in spans), max(at + size for _, at, size in spans)
-            if end - begin <= PIECE:  # what lies between the spans is the other track's: one read is cheaper than many
+            places, sizes = (
+                numbers[chunk.first : chunk.last] for numbers in (chunk.track.positions, chunk.track.sizes)
+            )
+            begin, end = min(places), max(map(add, places, sizes))
+            if end - begin <= PIECE and not chunk.prefix:  # what lies between is the other track's: one read is cheaper
                 data = memoryview(_read(file, begin, end - begin))
                 film.write(
-                    b"".join([x for before, at, size in spans for x in (before, data[at - begin : at - begin + size])])
+                    b"".join([data[at - begin : at - begin + size] for at, size in zip(places, sizes, strict=True)])
                 )
             else:
-                for before, at, size in spans:
-                    film.write(before)
+                for number, at, size in zip(range(chunk.first, chunk.last), places, sizes, strict=True):
+                    film.write(chunk.prefix if _is_sync(chunk.track, number) else b"")
                     for piece in range(at, at + size, PIECE):
                         film.write(_read(file, piece, min(PIECE, at + size - piece)))
-            written += sum(size for _, _, size in spans)
+            written += sum(sizes)
             check(written)
     finally:
         for file in files.values():
@@ -274,13 +264,13 @@ def _trak(number: int, table: _Table, scale: int, first: Track) -> bytes:
                 b"minf",
                 head,
                 _box(b"dinf", _full(b"dref", 0, 0, struct.pack(">I", 1), _full(b"url ", 0, 1))),
-                _stbl(table, video=video),
+                _box(b"stbl", table.index, _full(b"co64", 0, 0, _numbers(table.offsets, "Q", count=True))),
             ),
         ),
     )
 
 
-def _stbl(table: _Table, *, video: bool) -> bytes:
+def _samples(table: _Table, *, video: bool) -> bytes:
     parts = [_full(b"stsd", 0, 0, struct.pack(">I", len(table.entries)), *table.entries)]
     parts.append(_run_table(b"stts", table.deltas, "I"))
     if any(table.shifts):
@@ -293,8 +283,7 @@ def _stbl(table: _Table, *, video: bool) -> bytes:
         chunk_number += len(list(run))
     parts.append(_full(b"stsc", 0, 0, struct.pack(">I", len(held) // 3), _numbers(held, "I")))
     parts.append(_full(b"stsz", 0, 0, bytes(4), _numbers(table.sizes, "I", count=True)))
-    parts.append(_full(b"co64", 0, 0, _numbers(table.offsets, "Q", count=True)))
-    return _box(b"stbl", *parts)
+    return b"".join(parts)
 
 
 def _run_table(name: bytes, values: list[int], code: str) -> bytes:
