@@ -5,6 +5,7 @@ from typing import Any
 from uuid import UUID
 
 from jobs.engines import ffmpeg, process, tool
+from jobs.engines.breaker import Breaker
 from jobs.kinds.base import Abort, Kind
 
 
@@ -20,6 +21,8 @@ class Rig:
         self.outputs: dict[str, Path] = {}
         self.commands: list[list[str]] = []
         self.pids: list[int] = []
+        self.open_for = 0.0
+        self.failures: list[str] = []
         self.abort_when = lambda rig: False
 
     def input(self, reference: str) -> Path:
@@ -64,6 +67,17 @@ class Rig:
             stop=self.check,
             on_start=self.pids.append,
         )
+
+    def breaker(self, target: str) -> Breaker:
+        return Breaker(target, self)
+
+    # The rig is its breakers' store: `open_for` seconds, 0.0 for closed; `failures` are the targets that failed.
+
+    def admit(self, target: str) -> tuple[float, bool]:
+        return self.open_for, False
+
+    def failed(self, target: str, *, probing: bool) -> None:
+        self.failures.append(target)
 
     def output(self, path: Path, name: str, content_type: str = "video/mp4") -> None:
         assert path.is_file()
