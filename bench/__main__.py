@@ -14,7 +14,15 @@ from pathlib import Path
 from bench import Options, Row
 from tests import postgres
 
-NAMES = ["throughput", "latency", "cancel", "stitch", "api", "cleanup"]  # in this order: the last fills the database
+NAMES = [
+    "throughput",
+    "latency",
+    "cancel",
+    "stitch",
+    "ingest",
+    "api",
+    "cleanup",
+]  # in this order: the last fills the database
 HEAD = ["", "ours", "reference", "ratio", "target"]
 
 
@@ -56,6 +64,8 @@ def set_environment(home: Path, database_url: str, log_level: str) -> None:
                 "JOB",
                 "PRICE_",
                 "RETRY_",
+                "INGEST_",
+                "SPEECH_",
                 "MEDIA_",
                 "LLM_",
                 "OPENROUTER_",
