@@ -12,19 +12,19 @@ from jobs.errors import ErrorCode, JobError
 
 TILE = 192  # pixels of a side, where the model leaves it free
 MARGIN = 12  # pixels around each tile that are computed and thrown away, so that no seam is seen
-START, END = 0.4, 0.9  # progress
 
 
 def enlarge(image, side: int, most: float, model: str, progress: tool.Progress):
     """The picture enlarged by the model, as often as it does not pass twice `side` (pixels of the longer side).
 
-    `image` has 1 or 3 bands of numbers up to `most`. JobError(config_error) for what is no model that fits.
+    `image` has 1 or 3 bands of numbers up to `most`. `progress` gets 0.0 to 1.0. JobError(config_error) for what is no
+    model that fits.
     """
-    network = Network(model)
-    while max(image.width, image.height) < side:
-        if network.factor * max(image.width, image.height) > 2 * side:
-            break  # less than half of what it would draw is asked for
-        image = network.enlarge(image, most, progress)
+    network, passes, longest = Network(model), 0, max(image.width, image.height)
+    while longest < side and network.factor * longest <= 2 * side:
+        passes, longest = passes + 1, network.factor * longest
+    for number in range(passes):
+        image = network.enlarge(image, most, lambda done, number=number: progress((number + done) / passes))
     return image
 
 
@@ -88,7 +88,7 @@ class Network:
             f, edge = self.factor, MARGIN * self.factor
             part = np.nan_to_num(drawn[edge : edge + high * f, edge : edge + wide * f])
             made[top * f : (top + high) * f, left * f : (left + wide) * f] = np.rint(part.clip(0, 1) * 65535)
-            progress(START + (END - START) * (done + 1) / (len(rows) * len(columns)))
+            progress((done + 1) / (len(rows) * len(columns)))
         vips = pictures.vips().Image
         larger = vips.new_from_memory(made, made.shape[1], made.shape[0], bands, "ushort")
         return larger * (most / 65535)

@@ -17,7 +17,7 @@ RADIUS = 2  # pixels around each that the denoising looks at
 DENOISE = 5.0  # contrast below so many times the noise is smoothed away, at denoise 1.0
 SHARPEN = 2.0  # how often the detail is added, at sharpen 1.0
 PROFILE_BYTES = 4 * 1024**2  # a larger colour profile is not passed on
-SMALL = 0.4  # progress when the picture is decoded and no larger than asked for
+SMALL, DRAWN = 0.4, 0.9  # progress when the picture is decoded and no larger than asked; when a model has enlarged it
 SAVERS = {
     "image/jpeg": ("jpegsave", {"optimize_coding": True}),
     "image/png": ("pngsave", {"compression": 3}),
@@ -97,7 +97,9 @@ def enhance(image, task: dict[str, Any], progress: tool.Progress):
     if task["model"]:
         from jobs.engines import superres
 
-        colours = superres.enlarge(colours, max(size), most, task["model"], progress)
+        colours = superres.enlarge(
+            colours, max(size), most, task["model"], lambda done: progress(SMALL + (DRAWN - SMALL) * done)
+        )
     larger = size[0] / small.width
     cover = resize(alpha, size).cast("float") if has_alpha else None
     made = sharpen(resize(colours, size), cover, SHARPEN * task["sharpen"], 0.8 * max(1.0, larger), 2 * grain)
@@ -191,7 +193,9 @@ def save(image, task: dict[str, Any], progress: tool.Progress) -> None:
         image = image.flatten(background=255)
     if image.get_typeof("icc-profile-data") and len(image.get("icc-profile-data")) > PROFILE_BYTES:
         image = without_profile(image)
-    getattr(on_the_way(image, progress, SMALL, 1.0), name)(task["into"], keep="icc", **options)
+    getattr(on_the_way(image, progress, DRAWN if task["model"] else SMALL, 1.0), name)(
+        task["into"], keep="icc", **options
+    )
 
 
 def on_the_way(image, progress: tool.Progress, start: float, end: float):

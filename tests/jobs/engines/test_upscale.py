@@ -50,10 +50,16 @@ def lanczos(path, width, height, tmp_path):
     return pyvips.Image.new_from_file(str(into))
 
 
-@pytest.mark.parametrize("shrink", [2, 4])
 @pytest.mark.parametrize(
-    ("noise", "blur", "better"),
-    [(4, 0.7, 0.002), (8, 0.7, 0.02), (16, 0.8, 0.1), (0, 1.0, -0.005), (0, 0, -0.005)],
+    ("shrink", "noise", "blur", "better"),
+    [
+        (4, 4, 0.7, 0.002),
+        (2, 8, 0.7, 0.02),
+        (4, 16, 0.8, 0.1),
+        (2, 0, 1.0, -0.005),
+        (2, 0, 0, -0.005),
+        (4, 0, 0, -0.005),
+    ],
 )
 def test_nearer_to_the_truth_than_lanczos_where_there_is_noise(tmp_path, shrink, noise, blur, better):
     """SSIM with the original of what is made of its degraded copy; without noise it is about the same."""
@@ -74,17 +80,17 @@ def test_noise_is_measured_and_none_is_seen_in_a_drawing():
     assert upscale.noise(flat) == 0.0
 
 
-@pytest.mark.parametrize("ending", TYPES)
 @pytest.mark.parametrize(("width", "height"), [(96, 64), (64, 97), (700, 333), (256, 256), (1, 300), (300, 1), (1, 1)])
-def test_the_longer_side_is_exact_whatever_comes(tmp_path, ending, width, height):
+def test_the_longer_side_is_exact_whatever_comes(tmp_path, width, height):
     image = pyvips.Image.perlin(width, height, cell_size=8).cast("uchar").copy(interpretation="b-w")
-    made = enhance(photos.write(image, tmp_path / f"in.{ending}"), tmp_path)
+    made = enhance(photos.write(image, tmp_path / "in.png"), tmp_path)
     assert (made.width, made.height) == upscale.fitted(width, height, 256)
     assert max(made.width, made.height) == 256
 
 
-@pytest.mark.parametrize("as_ending", TYPES)
-@pytest.mark.parametrize("ending", ["png", "webp", "tif"])
+@pytest.mark.parametrize(
+    ("ending", "as_ending"), [("png", "png"), ("webp", "webp"), ("tif", "tif"), ("png", "jpg"), ("webp", "png")]
+)
 def test_alpha_is_kept_and_its_edge_has_no_halo(tmp_path, ending, as_ending):
     cover = pyvips.Image.black(96, 64).draw_circle(255, 48, 32, 20, fill=True)
     image = photos.plain(96, 64, [180, 90, 40]).bandjoin(cover)
@@ -232,10 +238,11 @@ def test_what_is_no_single_whole_picture_is_refused_with_a_reason(tmp_path, name
 
 @pytest.mark.parametrize("name", sorted(REFUSED.keys() - {"lying"}))
 def test_the_probe_at_upload_sees_it_too(tmp_path, name):
+    """`media.inspect` is what the upload's child does; the upload itself is tried in test_enhance.py."""
     make, reason = REFUSED[name]
-    with pytest.raises(JobError, match=reason) as raised:
-        media.probe(make(tmp_path), label="The file")
-    assert raised.value.code is ErrorCode.bad_input
+    path = make(tmp_path)
+    with pytest.raises(media.Unfit, match=reason):
+        media.inspect(str(path), media.sniff(path))
 
 
 def test_too_little_memory_is_said(tmp_path):
@@ -270,18 +277,18 @@ def network(path, *, factor=2, channels=3, side=None, kind=onnx.TensorProto.FLOA
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("bands", "options"),
     [
-        {},
-        {"factor": 4},
-        {"channels": 1},
-        {"side": 64},
-        {"side": 64, "channels": 1},
-        {"kind": onnx.TensorProto.FLOAT16},
+        (3, {}),
+        (1, {}),
+        (3, {"factor": 4}),
+        (3, {"channels": 1}),
+        (1, {"side": 64, "channels": 1}),
+        (3, {"side": 64}),
+        (3, {"kind": onnx.TensorProto.FLOAT16}),
     ],
 )
-@pytest.mark.parametrize("bands", [1, 3])
-def test_a_network_draws_tile_by_tile_without_seams(tmp_path, options, bands):
+def test_a_network_draws_tile_by_tile_without_seams(tmp_path, bands, options):
     image = photos.drawn(300, 200)
     image = image[0].copy(interpretation="b-w") if bands == 1 else image
     model = network(tmp_path / "model.onnx", **options)
