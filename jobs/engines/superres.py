@@ -5,6 +5,7 @@ through alone) and gives one of the same kind, larger by a whole factor. That is
 others are exported. onnxruntime and NumPy are in requirements-gpu.txt.
 """
 
+from functools import partial
 from typing import Any
 
 from jobs.engines import pictures, tool
@@ -24,8 +25,12 @@ def enlarge(image, side: int, most: float, model: str, progress: tool.Progress):
     while longest < side and network.factor * longest <= 2 * side:
         passes, longest = passes + 1, network.factor * longest
     for number in range(passes):
-        image = network.enlarge(image, most, lambda done, number=number: progress((number + done) / passes))
+        image = network.enlarge(image, most, partial(_share, progress, number, passes))
     return image
+
+
+def _share(progress: tool.Progress, number: int, passes: int, done: float) -> None:
+    progress((number + done) / passes)
 
 
 class Network:

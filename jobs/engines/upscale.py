@@ -18,7 +18,7 @@ DENOISE = 5.0  # contrast below so many times the noise is smoothed away, at den
 SHARPEN = 2.0  # how often the detail is added, at sharpen 1.0
 PROFILE_BYTES = 4 * 1024**2  # a larger colour profile is not passed on
 SMALL, DRAWN = 0.4, 0.9  # progress when the picture is decoded and no larger than asked; when a model has enlarged it
-SAVERS = {
+SAVERS: dict[str, tuple[str, dict[str, Any]]] = {
     "image/jpeg": ("jpegsave", {"optimize_coding": True}),
     "image/png": ("pngsave", {"compression": 3}),
     "image/webp": ("webpsave", {"effort": 2}),

@@ -24,6 +24,7 @@ TYPES = {
     "still.png": "image/png",
     "still.jpg": "image/jpeg",
     "still.webp": "image/webp",
+    "still.tif": "image/tiff",
     "moving.gif": "image/gif",
 }
 
@@ -97,7 +98,7 @@ def test_says_what_is_in_it(material):
         assert found[name].video.duration == pytest.approx(2.0 if name == "variable.mp4" else 1.0, abs=0.11), name
 
 
-@pytest.mark.parametrize("name", ["still.png", "still.jpg", "still.webp", "moving.gif"])
+@pytest.mark.parametrize("name", ["still.png", "still.jpg", "still.webp", "still.tif", "moving.gif"])
 def test_pictures(material, name):
     video = media.probe(material(name)).video
     assert (video.width, video.height) == ((64, 64) if name == "moving.gif" else (300, 200))
