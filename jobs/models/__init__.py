@@ -1,5 +1,6 @@
 """The tables. Fields, constraints and indexes; no verbs: `jobs.lifecycle` and its neighbours write."""
 
+from .alert import Alert
 from .artifact import Artifact
 from .breaker import Breaker
 from .cleanup_run import CleanupRun
@@ -7,6 +8,7 @@ from .event import JobEvent
 from .idempotency import IdempotencyKey
 from .job import FINAL, LIVE, WAITING, Job, JobInput, Status
 from .key import ApiKey, Scope
+from .policy import CancelRefund, Policy, StaleAction
 from .remote import RemoteCall, RemoteState
 from .slot import Slot
 from .tick import Tick
@@ -16,18 +18,22 @@ __all__ = [
     "FINAL",
     "LIVE",
     "WAITING",
+    "Alert",
     "ApiKey",
     "Artifact",
     "Breaker",
+    "CancelRefund",
     "CleanupRun",
     "IdempotencyKey",
     "Job",
     "JobEvent",
     "JobInput",
+    "Policy",
     "RemoteCall",
     "RemoteState",
     "Scope",
     "Slot",
+    "StaleAction",
     "Status",
     "Tick",
     "Upload",

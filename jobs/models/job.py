@@ -8,6 +8,8 @@ from django.db import models
 from django.db.models import F, Q
 from django.db.models.functions import Now
 
+from .policy import CancelRefund
+
 
 def uuid7() -> uuid.UUID:
     """A time-ordered id: new rows stay together in the index, and ids page by age."""
@@ -61,6 +63,9 @@ class Job(models.Model):
     price = models.PositiveIntegerField()  # whole tokens, as sold
     charge = models.ForeignKey(  # this round's; null when the price is 0. The ledger outlives the job.
         "tokens.Transaction", models.PROTECT, null=True, related_name="+", db_index=False
+    )
+    cancel_refund = models.CharField(  # as sold: what cancelling it while it runs gives back. Null, as before: full
+        max_length=6, null=True, choices=CancelRefund
     )
 
     created_at = models.DateTimeField(db_default=Now())
