@@ -22,6 +22,7 @@ BLOCK = 256 * 1024  # bytes
 HEAD = 2 * 1024 * 1024  # bytes that are looked at closely
 SAMPLE_ROWS, SAMPLE_CELLS, FEWEST_ROWS = 1000, 20_000, 20  # are looked at: a thousand rows, of wide tables fewer
 MISSING = ("", "NA", "N/A", "n/a", "NULL", "null", "None", "NaN", "nan", "#N/A", "-")
+BINARY = re.compile(r"[\x01-\x08\x0e-\x1a\x1c-\x1f]")  # signs of no text; a NUL alone is a flaw, which is told of
 MARKUP = re.compile(r"\s*(<|[{\[]\s*[\"{\[\]}]|#EXTM3U|%PDF|ffconcat|#!)")  # text, but no table
 
 CURRENCY = "$€£¥% \u00a0"  # signs that are taken off a number
@@ -66,7 +67,7 @@ def look(path: Path, *, header: bool | None = None) -> Dialect:
         raw = file.read(HEAD)
     encoding = _wide(raw) or "utf-8"
     text = _decoded(raw, encoding)
-    if "\0" in text[:4096] or not text.strip() or MARKUP.match(text):
+    if BINARY.search(text, 0, 4096) or not text.strip() or MARKUP.match(text):
         raise NoTable
     if _narrow(encoding):
         encoding = _scan(path)

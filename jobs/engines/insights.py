@@ -71,7 +71,7 @@ def _is_sequence(entry: Fact) -> bool:
     """Whether the column only numbers its rows: whole, each once, without gaps. It is no measure of anything."""
     if entry["type"] != "number" or not entry["count"] or not entry["whole"]:
         return False
-    return entry["max"] - entry["min"] + 1 == entry["count"] and entry["distinct"] >= 0.9 * entry["count"] > 1
+    return entry["max"] - entry["min"] + 1 == entry["count"] and entry["distinct"] >= 0.9 * entry["count"] >= 9
 
 
 def measures(found: list[Fact]) -> list[Fact]:
