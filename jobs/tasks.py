@@ -31,8 +31,8 @@ log = logging.getLogger(__name__)
 
 
 def work_queues() -> list[str]:
-    """The queues that jobs of the installed kinds wait in."""
-    return sorted({kind.queue for kind in REGISTRY.values()})
+    """The queues that jobs of the installed kinds wait in; RENDERs sold under another engine are in its queue."""
+    return sorted({kind.queue for kind in REGISTRY.values()} | {"gpu", "remote"})
 
 
 # Celery's own limits come after the runner's: soft ends the process from within, hard from outside (seconds).

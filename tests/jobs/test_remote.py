@@ -4,8 +4,10 @@ import uuid
 from datetime import timedelta
 
 import pytest
+from django.core.management import call_command
 from django.db import IntegrityError
 from django.db.models.functions import Now
+from django.urls import reverse
 
 from jobs import lifecycle, remote
 from jobs.engines import remote_worker
@@ -194,3 +196,30 @@ def test_no_key_in_rows_or_logs(call, fake, caplog):
     remote.sweep()
     assert row(first).error == "RunPod does not accept the API key"
     assert KEY not in caplog.text
+
+
+def test_the_command_lists_strays_and_cancels_them(call, fake, capsys):
+    lease, first = call()
+    job = sent(fake, first)
+    first.started(job.id)
+    end(lease)
+    with pytest.raises(SystemExit):
+        call_command("remote_calls")
+    listed = capsys.readouterr().out
+    assert job.id in listed and str(lease.job_id) in listed and "strays: 1" in listed
+    call_command("remote_calls", sweep=True)
+    assert capsys.readouterr().out == "ended: 1\nstrays: 0\n"
+
+
+def test_the_admin_shows_them(call, client, op):
+    lease, first = call()
+    first.started("abc-u1")
+    first.give_up()
+    client.force_login(op)
+    for page in (reverse("admin:jobs_remotecall_changelist") + "?state=cancel_wanted", change_page(first)):
+        shown = client.get(page).content.decode()
+        assert "abc-u1" in shown and str(lease.job_id) in shown and "cancel_wanted" in shown
+
+
+def change_page(call) -> str:
+    return reverse("admin:jobs_remotecall_change", args=[call.id])

@@ -169,11 +169,12 @@ def test_a_service_that_is_down_is_left_alone_and_spends_no_attempt(render, fake
     assert (job.run_after - Job.objects.get(pk=job.pk).started_at).total_seconds() > 60
 
 
-def test_the_queue_follows_the_engine(monkeypatch):
-    assert kinds.get("RENDER").queue == "remote"
-    assert "remote" in tasks.work_queues()
+def test_the_queue_follows_the_engine_and_what_was_sold_before_is_still_served(ann, monkeypatch):
+    job, _ = lifecycle.submit(ann.pk, "RENDER", SMALL)
     monkeypatch.setitem(settings.JOBSITE, "RENDER_ENGINE", "preview")
     assert kinds.get("RENDER").queue == "gpu"
+    assert tasks.work(job.queue) == 1
+    assert Job.objects.get(pk=job.pk).status == Status.SUCCEEDED
 
 
 def test_a_video_of_another_size_is_not_published(ann, fake):
