@@ -19,6 +19,8 @@ NAMES = [
     "latency",
     "cancel",
     "stitch",
+    "analyze",
+    "enhance",
     "ingest",
     "api",
     "cleanup",
