@@ -3,6 +3,7 @@
 import uuid
 from typing import Any
 
+from django.conf import settings
 from rest_framework.response import Response
 
 from ... import lifecycle, queries
@@ -38,13 +39,17 @@ def represent(request, job: Job) -> dict[str, Any]:
         result = url(request, "job-output", job.pk, "result.json")
     elif job.status == Status.FAILED:
         result = url(request, "analysis-error", job.pk)
+    return {**summary(job), "resultUrl": result}
+
+
+def summary(job: Job) -> dict[str, Any]:
+    """What `represent` says but for the address."""
     failed = job.status == Status.FAILED
     return {
         "jobId": job.pk,
         "status": WORDS[job.status],
         "progress": job.progress,
         "stage": job.stage,
-        "resultUrl": result,
         "error": error_word(job) if failed else None,
         "errorMessage": job.error_message if failed else None,
         "createdAt": job.created_at,
@@ -70,11 +75,14 @@ class AnalysisUpload(AnalysisView):
 
 
 class AnalysisStatus(AnalysisView):
-    """How a job stands; `Retry-After` while it is worth asking again."""
+    """How a job stands; `Retry-After` while it is worth asking again, and how long a client should go on asking."""
 
     def get(self, request, job_id):
         job = self.job(job_id)
-        return Response(represent(request, job), headers={"Retry-After": POLL_SECONDS} if job.status in LIVE else None)
+        headers = {"X-Client-Max-Wait-Seconds": f"{settings.JOBSITE['CLIENT_MAX_WAIT']:g}"}
+        if job.status in LIVE:
+            headers["Retry-After"] = POLL_SECONDS
+        return Response(represent(request, job), headers=headers)
 
 
 class AnalysisError(AnalysisView):

@@ -1,28 +1,123 @@
+"""What the operator wants to have seen before it happens: a crash, and the four bad days of an analysis."""
+
+import hashlib
+import json
+import shutil
+import threading
 import uuid
 from datetime import timedelta
+from pathlib import Path
 
 from django.conf import settings
+from django.contrib.auth import get_user_model
 from django.core.management import BaseCommand, CommandError
+from django.db import connection
+from rest_framework.utils.encoders import JSONEncoder
 
-from jobs import lifecycle
+from jobs import artifacts, kinds, lifecycle, runner, slots, uploads
 from jobs.errors import Refused
+from jobs.heartbeat import heart
+from jobs.kinds.base import Limits
+from jobs.models import Job
+from tokens import ledger
+
+SAMPLE = settings.BASE_DIR / "dev-samples" / "sales_demo.csv"
+QUEUE = "rehearsal"  # served by nobody else: the job is run by this process, under these settings
+NOWHERE = "http://127.0.0.1:9/v1"  # the discard port: nobody answers
+REHEARSALS = {  # name → (settings for it, seconds that the job may take, what its status must be)
+    "blob-retry": ({"RETRY_INITIAL_DELAY": 0.2}, 60, "completed"),
+    "llm-failure": ({"LLM_KEY": "invalid_key", "LLM_BASE_URL": NOWHERE, "RETRY_INITIAL_DELAY": 0.2}, 60, "completed"),
+    "cancel": ({"SIMULATED_SLOW": 20.0}, 60, "cancelled"),
+    "timeout": ({"SIMULATED_SLOW": 20.0}, 3, "failed"),
+}
 
 
 class Command(BaseCommand):
-    help = "Make a job look as if its worker had crashed, to see the watchmen end it. Refused in production."
+    help = "Rehearse a crash (stuck ID), or an analysis of the sample on a bad day. Refused in production."
 
     def add_arguments(self, parser):
-        parser.add_argument("what", choices=["stuck"])
-        parser.add_argument("id", help="a job that has not ended; a worker that runs it loses it")
-        parser.add_argument("--minutes", type=float, default=10.0, help="ago, its last heartbeat (default 10)")
+        parser.add_argument("what", choices=["stuck", *REHEARSALS])
+        parser.add_argument("id", nargs="?", help="stuck: a job that has not ended; a worker that runs it loses it")
+        parser.add_argument("--minutes", type=float, default=10.0, help="stuck: ago, its last heartbeat (default 10)")
 
-    def handle(self, *, id, minutes, **options):
+    def handle(self, *, what, id, minutes, **options):
         if settings.PRODUCTION:
             raise CommandError(f"Refused in production (SITE_URL is {settings.SITE_URL}).")
+        if what == "stuck":
+            self.strand(id or "", minutes)
+        else:
+            self.analyse(what)
+
+    def strand(self, id: str, minutes: float) -> None:
         try:
             job = lifecycle.strand(uuid.UUID(id), ago=timedelta(minutes=minutes), by="rehearse")
         except ValueError as error:
-            raise CommandError(f"{id} is not a job's id.") from error
+            raise CommandError(f"{id!r} is not a job's id.") from error
         except Refused as refused:
             raise CommandError(refused.detail) from refused
         self.stdout.write(f"{job.pk} looks as if its worker had stopped {minutes:g} minutes ago")
+
+    def analyse(self, what: str) -> None:
+        """Analyse the sample in this process, for a user of its own. CommandError if it does not end as documented."""
+        from jobs.api.dialects import analysis
+
+        changed, seconds, expected = REHEARSALS[what]
+        settings.JOBSITE = {**settings.JOBSITE, **changed}
+        job = self.submit(seconds)
+        lease = lifecycle.claim(QUEUE)
+        assert lease is not None
+        assert lease.job_id == job.pk
+        heart.slot = slots.register([])
+        heart.start([], nudged=False)
+        if what == "blob-retry":
+            artifacts.default_storage = _Flaky(artifacts.default_storage)
+        if what == "cancel":
+            threading.Timer(1.0, _cancel, [job.pk]).start()
+        runner.run(lease)
+        heart.stop()
+        job.refresh_from_db()
+        answer = analysis.summary(job)
+        self.stdout.write(json.dumps(answer, indent=2, cls=JSONEncoder))
+        if answer["status"] != expected:
+            raise CommandError(f"It ended as {answer['status']}, not as {expected}.")
+        self.stdout.write(f"{what}: as documented")
+
+    def submit(self, seconds: float) -> Job:
+        """The sample as a job of the user `rehearsal`, sold with one attempt of `seconds`."""
+        owner, _ = get_user_model().objects.get_or_create(username="rehearsal")
+        account = ledger.open_account(owner.pk)
+        kind = kinds.get("ANALYZE")
+        kind.queue, kind.limits = QUEUE, Limits(run=seconds, stall=seconds)
+        copy = Path(settings.FILE_UPLOAD_TEMP_DIR) / f"rehearsal-{uuid.uuid4().hex}"
+        shutil.copyfile(SAMPLE, copy)
+        digest = hashlib.sha256(copy.read_bytes()).hexdigest()
+        try:
+            with open(copy, "rb") as file:
+                finished = artifacts.FinishedFile(file, name=str(copy))
+                upload = uploads.take_in(owner.pk, finished, path=copy, sha256=digest, name=SAMPLE.name)
+        finally:
+            copy.unlink(missing_ok=True)
+        params = {"file": f"upload:{upload.pk}", "header": "auto"}
+        ledger.grant(account.pk, 10, reason="rehearsal")
+        return lifecycle.submit(owner.pk, kind.name, params, max_attempts=1)[0]
+
+
+def _cancel(job_id: uuid.UUID) -> None:
+    lifecycle.cancel(job_id, by="rehearse")
+    connection.close()  # this thread's own
+
+
+class _Flaky:
+    """A storage whose first two saves fail."""
+
+    def __init__(self, storage):
+        self._storage, self._left = storage, 2
+
+    def __getattr__(self, name: str):
+        return getattr(self._storage, name)
+
+    def save(self, *arguments, **options):
+        if self._left:
+            self._left -= 1
+            raise OSError(5, "Input/output error, as rehearsed")
+        return self._storage.save(*arguments, **options)
