@@ -186,6 +186,9 @@ JOBSITE = {
     "CIRCUIT_WINDOW": seconds("LLM_CIRCUIT_WINDOW", 300.0),
     "CIRCUIT_COOLDOWN": seconds("LLM_CIRCUIT_COOLDOWN", 600.0),
     "DEAF_SECONDS": seconds("JOB_DEAF_SECONDS", 60.0),  # due work, a free slot and no claim for so long: deaf
+    "RUN_LIMIT_MAX": seconds("JOB_RUN_LIMIT_MAX", 7200.0, least=1.0),  # the longest run limit that a policy may give
+    "STALE_ACTION": env.str("JOB_STALE_ACTION", "retry_then_fail"),  # or fail: at once
+    "CANCEL_REFUND": env.str("JOB_CANCEL_REFUND", "full"),  # of a running job; or unused, none
     "COLD_START_THRESHOLD": seconds("COLD_START_THRESHOLD", 15.0),
     # caps
     "JOBS_PER_USER": whole("JOBS_PER_USER", 1000, least=1),  # active at once
@@ -224,6 +227,7 @@ JOBSITE |= {
     # ANALYZE
     "ANALYZE_SECONDS": seconds("JOB_TIMEOUT_SECONDS", 600.0, least=1.0),  # an attempt's whole time
     "SIMULATED_SLOW": seconds("SIMULATED_SLOW_PROCESSING_SECONDS", 0.0, least=0.0),  # to rehearse cancel and timeout
+    "CLIENT_MAX_WAIT": seconds("CLIENT_MAX_WAIT_SECONDS", 600.0, least=1.0),  # told to the dialect's clients
     "LLM_KEY": env.str("OPENROUTER_API_KEY", ""),  # empty: no model is asked
     "LLM_MODEL": env.str("LLM_MODEL", "deepseek/deepseek-r1"),
     "LLM_BASE_URL": env.str("LLM_BASE_URL", "https://openrouter.ai/api/v1"),
@@ -232,6 +236,10 @@ JOBSITE |= {
 }
 if urlsplit(JOBSITE["LLM_BASE_URL"]).scheme not in ("http", "https"):
     raise ImproperlyConfigured("LLM_BASE_URL must look like https://openrouter.ai/api/v1.")
+if JOBSITE["STALE_ACTION"] not in ("retry_then_fail", "fail"):
+    raise ImproperlyConfigured("JOB_STALE_ACTION must be retry_then_fail or fail.")
+if JOBSITE["CANCEL_REFUND"] not in ("full", "unused", "none"):
+    raise ImproperlyConfigured("JOB_CANCEL_REFUND must be full, unused or none.")
 if JOBSITE["MEDIA_WALLS"] not in ("required", "best_effort"):
     raise ImproperlyConfigured("MEDIA_WALLS must be required or best_effort.")
 
