@@ -144,6 +144,7 @@ def _worker_ready(sender, **_) -> None:
 def _worker_shutting_down(sig=None, **_) -> None:
     """Celery tells its pool children nothing when it is asked to end: pass it on, so that running jobs are handed
     back within the grace. A solo worker's main process runs the jobs itself."""
+    log.warning("Received signal %s. Shutting down gracefully...", getattr(signal, str(sig), signal.SIGTERM).value)
     heart.terminate()
     for child in active_children():
         os.kill(child.pid, HAND_BACK)
