@@ -37,6 +37,7 @@ LOOKS = 3  # at RunPod's list after a lost answer
 SILENCE = 45.0  # seconds without an answer about a job until it is given up; below RENDER's stall limit
 CANCEL_SECONDS = 3.0  # within JOB_ABORT_GRACE; what takes longer is the sweep's
 STEP = 0.2  # seconds between two looks whether the attempt is to end
+TTL = (10.0, 604_800.0)  # the least and the most `ttl` in seconds ("Send API requests", Execution policies)
 DRAWN = 0.95  # of the progress is RunPod's, the rest is pulling the result
 DOWNLOAD_SECONDS = 900.0
 
@@ -87,7 +88,7 @@ class _Job:
         self.fraction = 0.0
 
     def draw(self, params: dict[str, Any], image: Path | None) -> Path:
-        seconds = max(10.0, self.run.time_left())  # the least `ttl`
+        seconds = min(max(self.run.time_left(), TTL[0]), TTL[1])
         request = _request(params, image)
         call = self.run.remote("runpod", seconds)
         self._start(call, request, seconds)

@@ -12,7 +12,7 @@ from jobs.engines.fake_runpod import FakeRunpod
 from jobs.heartbeat import heart
 from jobs.models import Artifact, Breaker, Job, JobEvent, RemoteCall, Status
 from tests import invariants
-from tests.jobs.engines.test_runpod import drawn_before, small_video
+from tests.jobs.engines.runpod_rig import drawn_before, small_video
 from tests.waiting import until
 from tokens.models import Account
 

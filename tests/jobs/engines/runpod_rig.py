@@ -1,7 +1,11 @@
 """A run against the fake RunPod, without database: the request's row and the breaker are kept in memory."""
 
+import functools
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
+from jobs.engines import remote_worker
 from jobs.engines.breaker import Breaker
 from jobs.engines.fake_runpod import FakeRunpod
 from jobs.kinds import get
@@ -9,6 +13,21 @@ from tests.jobs.kinds.rig import Rig, validated
 
 KEY = "canary-5a1f00c3"  # no error, row or log may hold it
 SMALL = {"seconds": 1, "fps": 8, "width": 64, "height": 64}
+DRAW = remote_worker.draw
+ASKED = {"task": "RENDER", "params": SMALL | {"prompt": "A calm lake", "seed": 0}}
+
+
+@functools.cache
+def small_video() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        return DRAW(ASKED, Path(folder)).read_bytes()
+
+
+def drawn_before(given, workdir, *, report, stop):
+    """In place of `remote_worker.draw`: the same small video for every request, drawn once a process."""
+    report(0.5)
+    (workdir / "video.mp4").write_bytes(small_video())
+    return workdir / "video.mp4"
 
 
 class Row:

@@ -3,9 +3,7 @@
 import functools
 import json
 import socket
-import tempfile
 import time
-from pathlib import Path
 
 import httpx
 import pytest
@@ -15,7 +13,7 @@ from jobs.engines.fake_runpod import FakeRunpod
 from jobs.engines.fake_runpod_jobs import FAULTS
 from jobs.errors import ErrorCode, JobError
 from jobs.kinds.base import Abort
-from tests.jobs.engines.runpod_rig import KEY, SMALL, RemoteRig, options
+from tests.jobs.engines.runpod_rig import DRAW, KEY, RemoteRig, drawn_before, options
 from tests.waiting import until
 
 SUBMIT, EXECUTION = ErrorCode.runpod_submit_error, ErrorCode.runpod_execution_error
@@ -32,22 +30,6 @@ def fake(monkeypatch):
 @pytest.fixture
 def drawing(monkeypatch, fake):
     monkeypatch.setattr(remote_worker, "draw", DRAW)
-
-
-DRAW = remote_worker.draw
-ASKED = {"task": "RENDER", "params": SMALL | {"prompt": "A calm lake", "seed": 0}}
-
-
-@functools.cache
-def small_video() -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        return DRAW(ASKED, Path(folder)).read_bytes()
-
-
-def drawn_before(given, workdir, *, report, stop):
-    report(0.5)
-    (workdir / "video.mp4").write_bytes(small_video())
-    return workdir / "video.mp4"
 
 
 @pytest.fixture

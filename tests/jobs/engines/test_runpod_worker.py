@@ -89,6 +89,8 @@ def image(tmp_path_factory):
                 place = folder / target / source.name if target.endswith(("/", ".")) else folder / target
                 place.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copytree(source, place) if source.is_dir() else shutil.copy(source, place)
+    for name in ("django", "rest_framework", "celery", "av", "pyvips", "tenacity"):  # what the image does not install
+        (folder / f"{name}.py").write_text("raise ImportError('not in the image')\n")
     return folder
 
 
