@@ -84,6 +84,7 @@ class Stream:
     fps: float = 0.0  # average
     variable: bool = False  # the distances of its pictures differ by more than a millisecond
     rotation: int = 0
+    aspect: float = 1.0  # width of a pixel by its height, before rotation
     pixel_format: str = ""
     sample_rate: int = 0
     channels: int = 0
@@ -195,8 +196,7 @@ def check_caps(
 
 
 def inspect(path: str, content_type: str) -> Probe:
-    """Read a file's streams and all of its packets with PyAV, a still picture's pixels with libvips. Only for the child:
-    this decodes."""
+    """What is in a file: all of its packets are read by PyAV, a still picture's pixels by libvips. Only for the child."""
     if content_type in pictures.LOADERS:
         width, height = pictures.check(path, content_type)
         codec = content_type.partition("/")[2]
@@ -307,6 +307,7 @@ def _stream(stream, times: list[tuple[int, int]], turned: int) -> Stream:
         fps=fps,
         variable=bool(steps) and max(steps) - min(steps) > slack,
         rotation=turned,
+        aspect=float(stream.sample_aspect_ratio or 1),
         pixel_format=context.pix_fmt or "",
     )
 

@@ -155,11 +155,16 @@ def end_of(found: media.Probe) -> float:
     return found.video.end - found.start
 
 
+def length(found: media.Probe) -> float:
+    """Seconds from the first picture or sound to the end of the last."""
+    return max(stream.end for stream in found.streams if stream.frames) - found.start
+
+
 def shown(found: media.Probe) -> tuple[int, int]:
-    """Width and height of the pictures as they are shown."""
+    """Width and height of the pictures as they are shown, in square pixels."""
     assert found.video
-    size = found.video.width, found.video.height
-    return (size[1], size[0]) if found.video.rotation in (90, 270) else size
+    width, height = max(1, round(found.video.width * found.video.aspect)), found.video.height
+    return (height, width) if found.video.rotation in (90, 270) else (width, height)
 
 
 def decode(
@@ -173,7 +178,7 @@ def decode(
     source = ffmpeg.source(path, found.content_type)
     args = scenes.one_pass(source, size, seconds, sound=found.audio is not None, speech=with_speech)
     try:
-        run.ffmpeg(args, seconds=found.duration, start=LOOKED, end=until)
+        run.ffmpeg(args, seconds=length(found), start=LOOKED, end=until)
     except JobError as failed:
         if failed.code is ErrorCode.ffmpeg_error:
             raise JobError(failed.code, f"{label}: {failed.message}", retryable=failed.retryable) from failed
@@ -191,7 +196,7 @@ def streams(found: media.Probe) -> dict[str, Any]:
     assert video
     width, height = shown(found)
     return {
-        "duration": round(found.duration, 3),  # seconds
+        "duration": round(length(found), 3),  # seconds
         "video": {
             "codec": video.codec,
             "width": width,
@@ -247,9 +252,7 @@ def summary(found: media.Probe, parts: list[Scene], loudness: Loudness | None, s
     assert video
     width, height = shown(found)
     sound = f"{audio.codec} sound in {audio.channels} channel{'s' * (audio.channels != 1)}" if audio else "no sound"
-    lines = [
-        f"{clock(found.duration)} of {width}x{height} {video.codec} at {video.fps:.4g} pictures a second, {sound}."
-    ]
+    lines = [f"{clock(length(found))} of {width}x{height} {video.codec} at {video.fps:.4g} pictures a second, {sound}."]
     if len(parts) == 1:
         lines.append("One scene without a cut.")
     else:

@@ -123,6 +123,16 @@ def test_a_large_video_has_pictures_of_640_pixels(tmp_path):
     assert (picture.width, picture.height, picture.format.name) == (640, 360, "yuvj420p")
 
 
+def test_pixels_that_are_not_square_are_made_so(tmp_path):
+    """PAL in 16:9, as television has it."""
+    command = [ffmpeg.bundled(), "-v", "error", "-f", "lavfi", "-i", "testsrc2=s=180x144:r=5:d=1,setsar=64/45"]
+    subprocess.run([*command, "-c:v", "mpeg2video", "-r", "25", str(tmp_path / "pal.ts")], check=True)
+    result, rig = ingest(tmp_path / "run", tmp_path / "pal.ts")
+    assert (result["video"]["width"], result["video"]["height"], result["duration"]) == (256, 144, 1.0)
+    picture = media.probe(rig.outputs["keyframe-001.jpg"]).video
+    assert (picture.width, picture.height) == (256, 144)
+
+
 # --- what cannot be used -------------------------------------------------------------------------------------------
 
 
