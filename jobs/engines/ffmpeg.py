@@ -10,9 +10,9 @@ from pathlib import Path
 import imageio_ffmpeg
 
 from jobs.engines import process
+from jobs.engines.pictures import MAX_PIXELS
 from jobs.errors import ErrorCode, JobError
 
-MAX_PIXELS = 8192 * 8192  # of one picture; FFmpeg refuses larger ones before it allocates them
 DEMUXERS = {  # content type (media.sniff): the only demuxer that may touch the file
     "video/mp4": "mov",
     "video/quicktime": "mov",

@@ -196,7 +196,7 @@ def check_caps(
 
 
 def inspect(path: str, content_type: str) -> Probe:
-    """What is in a file: all of its packets are read by PyAV, a still picture's pixels by libvips. Only for the child."""
+    """What is in a file: its packets are read by PyAV, a still picture's pixels by libvips. Only for the child."""
     if content_type in pictures.LOADERS:
         width, height = pictures.check(path, content_type)
         codec = content_type.partition("/")[2]

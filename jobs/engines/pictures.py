@@ -8,10 +8,8 @@ import os
 import struct
 from pathlib import Path
 
-from jobs.engines import ffmpeg
-
 LOADERS = {"image/jpeg": "jpegload", "image/png": "pngload", "image/webp": "webpload", "image/tiff": "tiffload"}
-MAX_PIXELS = ffmpeg.MAX_PIXELS
+MAX_PIXELS = 8192 * 8192  # of one picture
 MAX_CHUNKS = 10_000  # of a PNG, before its first pixels
 
 
