@@ -136,12 +136,12 @@ def shape(clip: Clip) -> tuple | None:
     return "exact", video.codec, video.config, video.header, video.width, video.height, rate
 
 
-def choose(clips: list[Clip], *, width: int | None, height: int | None, fps: float | None) -> Format:
+def choose(clips: list[Clip], *, width: int | None, height: int | None, fps: float | None, copy: bool = True) -> Format:
     """The film's format: what was asked, else what most of the clips have (the earliest of equals).
 
-    Where no clip's pictures can be copied, every clip must have been probed.
+    Where no clip's pictures can be copied, or none are to be (`copy`), every clip must have been probed.
     """
-    counts = Counter(shape(clip) for clip in clips)
+    counts = Counter(shape(clip) if copy else None for clip in clips)
     for kind, _count in counts.most_common():
         if kind is None:
             continue
@@ -229,9 +229,8 @@ def encode(clip: Clip, to: Format | None, sound: tuple[int, int, bytes] | None, 
         layout = "mono" if sound[1] == 1 else "stereo"
         args += ["-f", "lavfi", "-i", f"anullsrc=r={sound[0]}:cl={layout}"]
     if to:
-        args += ["-map", "0:V:0", "-vf", picture_filters(to), "-frames:v", str(frames), "-c:v", "libx264"]
-        args += ["-preset", "veryfast", "-crf", "20", "-video_track_timescale", str(to.timescale)]
-        args += ["-map_metadata", "-1", "-map_chapters", "-1", f"{stem}v.mp4"]
+        args += ["-map", "0:V:0", "-vf", picture_filters(to), "-frames:v", str(frames)]
+        args += [*encode_pictures(to), f"{stem}v.mp4"]
     if sound:
         seconds = Fraction(frames) / to.fps if to else clip.seconds
         args += [
@@ -241,6 +240,20 @@ def encode(clip: Clip, to: Format | None, sound: tuple[int, int, bytes] | None, 
             f"{stem}a.mp4",
         ]
     return args
+
+
+def encode_pictures(to: Format) -> list[str]:
+    """Output arguments: H.264 in the format's time scale."""
+    args = ["-c:v", "libx264", "-preset", "veryfast", "-crf", "20", "-video_track_timescale", str(to.timescale)]
+    return [*args, "-map_metadata", "-1", "-map_chapters", "-1"]
+
+
+def even_sound(sound: tuple[int, int, bytes], lead: Fraction) -> str:
+    """Filters that bring any sound to this rate and channels, without end: from `lead` on, holes are silence."""
+    cut = f"atrim=start={float(lead):.6f},asetpts=PTS-{float(lead):.6f}/TB," if lead else ""
+    layout = "mono" if sound[1] == 1 else "stereo"
+    even = f"aresample={sound[0]}:async=1:first_pts=0,aformat=sample_rates={sound[0]}:channel_layouts={layout}"
+    return f"{cut}{even},apad"
 
 
 def encode_sound(sound: tuple[int, int, bytes], seconds: Fraction, lead: Fraction = Fraction(0)) -> list[str]:

@@ -1,5 +1,7 @@
-"""STITCH: clips joined into one film. What matches is copied bit for bit, only what differs is encoded anew."""
+"""STITCH: clips joined into one film. What matches is copied bit for bit, only what differs is encoded anew; with
+cross-fades all of it is."""
 
+import shutil
 from collections.abc import Callable
 from fractions import Fraction
 from functools import partial
@@ -10,7 +12,7 @@ from django.conf import settings
 from rest_framework import serializers
 
 from jobs.engines import clips as clipping
-from jobs.engines import ffmpeg, join, media, mp4
+from jobs.engines import fades, ffmpeg, join, media, mp4
 from jobs.engines.clips import Clip, Format
 from jobs.errors import ErrorCode, JobError
 from jobs.kinds.base import InputField, Kind, Limits, Run, register
@@ -25,7 +27,8 @@ class Stitch(Kind):
     """Join 2 to 200 clips in the order given. One output: `film.mp4`, H.264 unless all clips have one other format.
 
     `audio` replaces the clips' sound, cut or filled with silence to the film's length; else clips without sound get
-    silence where the film has any. `width`, `height`, `fps` default to what most of the clips have.
+    silence where the film has any. `width`, `height`, `fps` default to what most of the clips have. `crossfade` is how
+    long each clip fades into the next, sound and pictures; the film is shorter by these overlaps.
     """
 
     name = "STITCH"
@@ -38,6 +41,7 @@ class Stitch(Kind):
         width = EvenField(min_value=64, max_value=4096, required=False)  # pixels
         height = EvenField(min_value=64, max_value=4096, required=False)
         fps = NumberField(min_value=1, max_value=120, required=False)
+        crossfade = NumberField(min_value=0, max_value=2, required=False)  # seconds
 
     def price(self, params: dict[str, Any]) -> int:
         return settings.JOBSITE["PRICE_STITCH_BASE"] + len(params["clips"]) // 10
@@ -51,8 +55,12 @@ class Stitch(Kind):
         form = look_closer(run, clips)
         sound = look_at_sound(run, clips)
         run.progress(LOOKED, "encoding what differs")
-        encode(run, clips, form, sound if not run.params.get("audio") else None)
-        audios = [clip.audio for clip in clips if clip.audio]
+        own_sound = sound if not run.params.get("audio") else None
+        if run.params.get("crossfade"):
+            audios = blend(run, clips, form, own_sound)
+        else:
+            encode(run, clips, form, own_sound)
+            audios = [clip.audio for clip in clips if clip.audio]
         if run.params.get("audio"):
             audios = [encode_track(run, sum((clip.video.seconds for clip in clips if clip.video), Fraction(0)))]
         film = run.workdir / "film.mp4"
@@ -65,11 +73,14 @@ class Stitch(Kind):
 
 def look_closer(run: Run, clips: list[Clip]) -> Format:
     """Settle the film's format; clips whose pictures do not have it are read whole by a child, and refused if cut."""
+    wanted = {name: run.params.get(name) for name in ("width", "height", "fps")}
+    if run.params.get("crossfade"):
+        probe(run, clips)
+        return clipping.choose(clips, copy=False, **wanted)
     probe(run, [clip for clip in clips if clip.movie is None])
     for number, clip in enumerate(clips):
         if clipping.remuxable(clip):
             remux(run, clip, run.workdir / f"remux{number}.mp4")
-    wanted = {name: run.params.get(name) for name in ("width", "height", "fps")}
     if not any(clipping.shape(clip) for clip in clips):
         probe(run, clips)
     form = clipping.choose(clips, **wanted)
@@ -137,13 +148,48 @@ def encode(run: Run, clips: list[Clip], form: Format, sound: tuple[int, int, byt
         )
         with_label(clip.label, partial(run.ffmpeg, args, seconds=float(clip.seconds), start=share[0], end=share[1]))
         if new_video:
-            clip.video = made(run.workdir / f"part{number}v.mp4", clip.label).video
-            found = clip.video.count if clip.video else 0
-            if abs(found - clip.expected) > 1:
-                message = f"{clip.label} gave {found} of {clip.expected} pictures: it is damaged or cut short."
-                raise JobError(ErrorCode.ffmpeg_error, message)
+            clip.video = made_pictures(run, clip, f"part{number}v.mp4")
         if new_sound:
             clip.audio = made(run.workdir / f"part{number}a.mp4", clip.label).audio
+
+
+def blend(run: Run, clips: list[Clip], form: Format, sound: tuple[int, int, bytes] | None) -> list[mp4.Track]:
+    """Give every clip its pictures with the one before fading out under them; the film's sound comes as one track."""
+    parts = fades.parts(clips, form, run.params["crossfade"])
+    total = sum(part.count for part in parts)
+    with open(run.workdir / "sound.pcm", "wb") as whole:
+        for number, part in enumerate(parts):
+            clip, length = part.clip, float(part.count / form.fps)
+            share = [
+                min(ENCODED, LOOKED + (ENCODED - LOOKED) * at / total) for at in (part.starts, part.starts + part.count)
+            ]
+            run.progress(share[0], f"encoding clip {number + 1} of {len(clips)}")
+            args = fades.encode(part, form, sound, f"part{number}")
+            with_label(clip.label, partial(run.ffmpeg, args, seconds=length, start=share[0], end=share[1]))
+            clip.expected = part.count
+            clip.video = made_pictures(run, clip, f"part{number}v.mp4")
+            if sound:
+                heard = run.workdir / f"part{number}a.pcm"
+                with open(heard, "rb") as own:
+                    shutil.copyfileobj(own, whole)
+                heard.unlink()
+    if sound is None:
+        return []
+    seconds = Fraction(total) / form.fps
+    args = [*fades.pcm("sound.pcm", sound), *clipping.encode_sound(sound, seconds), "soundtrack.mp4"]
+    run.ffmpeg(args, seconds=float(seconds), start=ENCODED, end=ENCODED)
+    track = made(run.workdir / "soundtrack.mp4", "The film's sound").audio
+    return [track] if track else []
+
+
+def made_pictures(run: Run, clip: Clip, name: str) -> mp4.Track | None:
+    """The pictures that FFmpeg made of a clip; JobError(ffmpeg_error) if they are not as many as it must bring."""
+    video = made(run.workdir / name, clip.label).video
+    found = video.count if video else 0
+    if abs(found - clip.expected) > 1:
+        message = f"{clip.label} gave {found} of {clip.expected} pictures: it is damaged or cut short."
+        raise JobError(ErrorCode.ffmpeg_error, message)
+    return video
 
 
 def encode_track(run: Run, seconds: Fraction) -> mp4.Track:

@@ -1,6 +1,8 @@
 """Media for tests: tiny clips made by FFmpeg when a test first asks for them, once a session."""
 
+import math
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import av
@@ -24,6 +26,8 @@ RECIPES = {
     "plain.mp4": [*picture(), *tone(), *H264, *AAC],
     "longer.mp4": [*picture(seconds=2), *tone(2), *H264, *AAC],
     "silent.mp4": [*picture(), *H264],
+    "quiet.mp4": [*picture(), "-f", "lavfi", "-i", "anullsrc=d=1", *H264, *AAC],
+    "mirrored.mp4": [*picture(), *tone(), "-vf", "hflip,negate", *H264, *AAC],
     "other-settings.mp4": [*picture(), *tone(), "-c:v", "libx264", "-preset", "medium", "-pix_fmt", "yuv420p", *AAC],
     "larger.mp4": [*picture("200x200", 30), *tone(1, 44100), *H264, *AAC],
     "upright.mp4": [*picture("72x128"), *tone(), *H264, *AAC],
@@ -104,3 +108,17 @@ def pictures(path: Path) -> list[bytes]:
 def difference(one: bytes, other: bytes) -> float:
     """Mean difference of two pictures, 0 to 255."""
     return sum(abs(a - b) for a, b in zip(one, other, strict=True)) / len(one)
+
+
+def loudness(path: Path) -> Callable[[float, float], float]:
+    """How loud the sound is from one second to another: the square root of its mean square."""
+    with av.open(str(path)) as container:
+        resampler = av.AudioResampler("s16", "mono", 48_000)
+        frames = [new for frame in container.decode(audio=0) for new in resampler.resample(frame)]
+    samples = memoryview(b"".join(bytes(frame.planes[0])[: 2 * frame.samples] for frame in frames)).cast("h")
+
+    def between(begin: float, end: float) -> float:
+        part = samples[round(begin * 48_000) : round(end * 48_000)]
+        return math.sqrt(sum(sample * sample for sample in part) / len(part))
+
+    return between

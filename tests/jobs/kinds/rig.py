@@ -51,7 +51,7 @@ class Rig:
             cwd=self.workdir,
             seconds=seconds,
             limits=process.Limits(seconds=120),
-            on_progress=lambda done: self.fractions.append(start + done / seconds * (end - start)),
+            on_progress=lambda done: self.fractions.append(min(end, start + done / seconds * (end - start))),
             stop=self.check,
             on_start=self.pids.append,
             binary=self.binary,

@@ -9,7 +9,7 @@ from jobs.engines import ffmpeg, media, mp4
 from jobs.errors import ErrorCode, JobError
 from jobs.kinds.base import Abort
 from jobs.kinds.stitch import Stitch
-from tests.jobs.kinds.material import difference, pictures
+from tests.jobs.kinds.material import difference, loudness, pictures
 from tests.jobs.kinds.rig import Rig, refused, validated
 
 KIND = Stitch()
@@ -60,6 +60,8 @@ def encoded(rig: Rig) -> int:
         ({"fps": float("nan")}, "fps"),
         ({"fps": 0}, "fps"),
         ({"fps": "25"}, "fps"),
+        ({"crossfade": -1}, "crossfade"),
+        ({"crossfade": 2.1}, "crossfade"),
     ],
 )
 def test_refuses_by_field(params, field):
@@ -167,6 +169,55 @@ def test_asked_for_size_and_rate(tmp_path, material):
 
 
 @pytest.mark.parametrize(
+    ("names", "crossfade", "frames"),
+    [
+        (["plain.mp4", "longer.mp4", "plain.mp4"], 0.4, [25, 50, 25, -10, -10]),
+        (["plain.mp4", "silent.mp4", "vp8.webm"], 0.2, [25, 25, 25, -5, -5]),
+        (["longer.mp4", "rotated.mp4", "variable.mp4"], 0.5, [50, 25, 49, -12, -12]),  # half of the shortest
+        (["plain.mp4", "larger.mp4"], 2, [25, 25, -12]),
+        (["silent.mp4", "silent.mp4"], 1, [25, 25, -12]),
+        (["plain.mp4", "longer.mp4"], 0, [25, 50]),
+    ],
+)
+def test_cross_fades(tmp_path, material, names, crossfade, frames):
+    film, probe, rig = stitch(tmp_path / "run", [material(name) for name in names], crossfade=crossfade)
+    assert abs(probe.video.frames - sum(frames)) <= 2
+    assert encoded(rig) == (len(names) if crossfade else 0)
+    assert (probe.audio is None) == (set(names) == {"silent.mp4"})
+    if probe.audio:
+        assert mp4.read(film).audio.end == pytest.approx(float(mp4.read(film).video.seconds), abs=0.04)
+    assert rig.fractions == sorted(rig.fractions)
+    assert not list(rig.workdir.glob("part*.pcm"))
+
+
+def test_a_cross_fade_shows_one_clip_then_both_then_the_other(tmp_path, material):
+    film, _probe, _rig = stitch(tmp_path / "run", [material("plain.mp4"), material("mirrored.mp4")], crossfade=0.4)
+    shown, old, new = pictures(film), pictures(material("plain.mp4")), pictures(material("mirrored.mp4"))
+    assert len(shown) == 40
+    assert difference(shown[14], old[14]) < 8
+    assert difference(shown[25], new[10]) < 8
+    both = bytes((a + b) // 2 for a, b in zip(old[20], new[5], strict=True))
+    assert difference(shown[20], both) < 8
+    assert difference(old[20], new[5]) > 30
+
+
+def test_sound_fades_with_the_pictures(tmp_path, material):
+    """A tone into silence: whole before the fade, half in its middle, none after it."""
+    film, _probe, _rig = stitch(tmp_path / "run", [material("longer.mp4"), material("quiet.mp4")], crossfade=0.4)
+    loud = loudness(film)
+    whole = loud(1.0, 1.5)
+    assert loud(1.75, 1.85) == pytest.approx(whole / 2, rel=0.15)
+    assert loud(2.1, 2.5) < whole / 100
+
+
+def test_cross_fades_under_an_audio_track(tmp_path, material):
+    clips = [material("plain.mp4"), material("longer.mp4")]
+    film, probe, _rig = stitch(tmp_path / "run", clips, audio=material("tone.mp3"), crossfade=0.2)
+    assert (probe.video.frames, probe.audio.channels) == (70, 2)
+    assert abs(mp4.read(film).audio.end - 2.8) < 0.04
+
+
+@pytest.mark.parametrize(
     ("name", "share"),
     [
         ("front.mp4", 0.5),
@@ -221,8 +272,10 @@ def test_code_zero_with_a_short_part_is_refused(tmp_path, material):
 
 
 @pytest.mark.parametrize("stage", ["looking at the clips", "encoding clip 2 of 3", "joining", "checking"])
-def test_cancel_in_any_stage(tmp_path, material, stage):
-    rig = rig_for(tmp_path / "run", [material("plain.mp4"), material("larger.mp4"), material("plain.mp4")])
+@pytest.mark.parametrize("crossfade", [0, 0.2])
+def test_cancel_in_any_stage(tmp_path, material, stage, crossfade):
+    clips = [material("plain.mp4"), material("larger.mp4"), material("plain.mp4")]
+    rig = rig_for(tmp_path / "run", clips, crossfade=crossfade)
     rig.abort_when = lambda rig: stage in rig.stages
     with pytest.raises(Abort):
         KIND.run(rig)
