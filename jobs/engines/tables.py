@@ -55,6 +55,8 @@ class Table:
             f"SET temp_directory = {literal(str(folder / 'spill'))}",
             f"SET max_temp_directory_size = '{SPILL}'",
             "SET preserve_insertion_order = false",
+            "SET enable_progress_bar = true",  # without it nothing is known of how far a statement is
+            "SET enable_progress_bar_print = false",
             "SET autoinstall_known_extensions = false",
             "SET autoload_known_extensions = false",
             f"SET allowed_directories = [{literal(str(folder))}]",

@@ -3,6 +3,7 @@
 import json
 import logging
 import time
+from pathlib import Path
 from typing import Any
 
 from django.conf import settings
@@ -10,12 +11,14 @@ from rest_framework import serializers
 
 from jobs.engines import llm, retry
 from jobs.engines.breaker import BreakerOpen
+from jobs.errors import ErrorCode, JobError
 from jobs.kinds.base import InputField, Kind, Limits, Run, register
 
 log = logging.getLogger(__name__)
 
 UNIT = 10_000_000  # bytes that PRICE_ANALYZE_MB is for
 MEMORY = 2 * 1024**3  # bytes of address space of a child: DuckDB reserves more than it uses
+MOST_BYTES = 64 * 1024**2  # of facts; a thousand columns have about one megabyte
 FALLBACK = "llm_failure_fallback"
 PARSED, ANALYSED = 0.5, 0.8  # progress at the end of each stage
 
@@ -49,14 +52,22 @@ class Analyze(Kind):
         run.progress(PARSED, "processing")
         idle(run, settings.JOBSITE["SIMULATED_SLOW"])
         files = run.tool("jobs.engines.analysis", {}, memory_bytes=MEMORY, start=PARSED, end=ANALYSED)
-        found = json.loads((run.workdir / files["analysis"]).read_bytes())
+        found = answered(run.workdir / files["analysis"])
         ask_model(run, found)
         result = run.workdir / "result.json"
-        result.write_text(json.dumps(found, allow_nan=False, indent=1))
+        with open(result, "x") as file:  # not through a link that a child which was taken over has laid there
+            json.dump(found, file, allow_nan=False, indent=1)
         run.output(result, result.name, "application/json")
         run.output(run.workdir / files["profile"], files["profile"], "text/csv")
         for name in files["charts"]:
             run.output(run.workdir / name, name, "image/png")
+
+
+def answered(path: Path) -> dict[str, Any]:
+    """The facts that the child left. JobError(processing_error) if they are no file of a sensible size."""
+    if path.is_symlink() or path.stat().st_size > MOST_BYTES:
+        raise JobError(ErrorCode.processing_error)
+    return json.loads(path.read_bytes())
 
 
 def idle(run: Run, seconds: float) -> None:

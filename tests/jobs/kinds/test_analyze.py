@@ -216,6 +216,27 @@ def test_hostile_tables_are_refused_soon_and_in_bounded_memory(rig, name, data, 
     assert run.outputs == {}
 
 
+@pytest.mark.parametrize("planted", ["analysis.json", "result.json"])
+def test_a_link_that_a_child_laid_is_neither_read_nor_written_through(rig, tmp_path, planted):
+    """A child that its file has taken over owns the work folder, and nothing else."""
+    secret = tmp_path / "secret.json"
+    secret.write_text('{"insights": [], "issues": []}')
+    run = rig()
+
+    def tool(module, task, **_options):
+        (run.workdir / "analysis.json").unlink(missing_ok=True)
+        (run.workdir / "analysis.json").write_text('{"insights": [], "issues": []}')
+        (run.workdir / planted).unlink(missing_ok=True)
+        (run.workdir / planted).symlink_to(secret)
+        return {"analysis": "analysis.json", "profile": "profile.csv", "charts": ["../secret.json"]}
+
+    run.tool = tool
+    with pytest.raises((JobError, FileExistsError)):
+        KIND.run(run)
+    assert run.outputs == {}
+    assert secret.read_text() == '{"insights": [], "issues": []}'
+
+
 def test_formulas_are_text(rig):
     run = rig('name;v\n"=HYPERLINK(""http://x"")";1\n"=HYPERLINK(""http://x"")";2\n+1+x;3\n')
     KIND.run(run)
