@@ -18,8 +18,9 @@ class Unfit(Exception):
 
 
 def vips():
-    """The pyvips module, with few threads: each takes address space, which is limited."""
+    """The pyvips module, with few threads (each takes address space, which is limited) and no temporary files."""
     os.environ.setdefault("VIPS_CONCURRENCY", str(min(4, os.cpu_count() or 1)))
+    os.environ.setdefault("VIPS_DISC_THRESHOLD", "8g")
     import pyvips
 
     pyvips.cache_set_max(0)  # every picture is read once

@@ -89,7 +89,8 @@ def enhance(image, task: dict[str, Any], progress: tool.Progress):
     small = image.premultiply(max_alpha=most) if has_alpha else image
     if size[0] < image.width or size[1] < image.height:
         small = resize(small, size)
-    small = on_the_way(small.cast(image.format), progress, 0.0, SMALL).copy_memory()
+    small = small.rint().cast(image.format) if has_alpha else small
+    small = on_the_way(small, progress, 0.0, SMALL).copy_memory()
     alpha = small[small.bands - 1] if has_alpha else None
     colours = small[0 : small.bands - 1] if has_alpha else small
     grain = noise(colours)

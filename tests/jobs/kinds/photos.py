@@ -67,6 +67,13 @@ def chunk(name: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
+def frames(count: int, width: int, height: int) -> pyvips.Image:
+    """`count` different pictures one below the other, which WebP and TIFF save as frames or pages."""
+    image = pyvips.Image.gaussnoise(width, height * count, sigma=60, mean=128, seed=1).cast("uchar").copy()
+    image.set_type(pyvips.GValue.gint_type, "page-height", height)
+    return image
+
+
 def apng() -> bytes:
     """8 x 8 pixels, which say to be two frames."""
     return png(8, 8, chunks=chunk(b"acTL", struct.pack(">II", 2, 0)), pixels=b"\0\0" * 8)
