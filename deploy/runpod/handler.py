@@ -1,6 +1,7 @@
-"""Jobsite's worker for RunPod serverless: draws what `RENDER_ENGINE=runpod` sends. Started by the image's CMD.
+"""Jobsite's worker for RunPod serverless: does what `RENDER_ENGINE=runpod` and `ENHANCE_ENGINE=runpod` send.
 
-Written after docs.runpod.io, "Handler functions" (serverless/workers/handler-functions), for RunPod's SDK 1.12.
+Started by the image's CMD. Written after docs.runpod.io, "Handler functions" (serverless/workers/handler-functions),
+for RunPod's SDK 1.12.
 """
 
 import asyncio
@@ -22,18 +23,19 @@ from jobs.engines import remote_worker
 from jobs.errors import JobError
 
 ENGINE = os.environ.get("WORKER_ENGINE", remote_worker.PREVIEW)  # a module with `render(run, params, image) -> Path`
-INLINE_BYTES = 7_000_000  # what fits into an answer of 10 MB as base64; larger videos go to the bucket
+MODEL = os.environ.get("WORKER_UPSCALER_MODEL", "")  # of ENHANCE: the path of an ONNX file; empty: resampling
+INLINE_BYTES = 7_000_000  # what fits into an answer of 10 MB as base64; what is larger goes to the bucket
 VOLUME = Path("/runpod-volume")  # where RunPod mounts an endpoint's network volume ("Network volumes")
 REMEMBERED = 86_400.0  # seconds
 
 
 async def handler(job: dict[str, Any]) -> dict[str, Any]:
-    """Draw one request: `{"video_base64": …}` or `{"video_url": …}`; `{"error": …}`, which makes it FAILED, if not.
+    """Do one request: `{"video_base64": …}` or `{"video_url": …}` (`picture_…` for ENHANCE); `{"error": …}` is FAILED.
 
     Runs beside the SDK's loop, so that a cancel reaches it: the work and its FFmpeg end with it.
     """
     stopped = threading.Event()
-    work = asyncio.get_running_loop().run_in_executor(None, draw, job, stopped.is_set)
+    work = asyncio.get_running_loop().run_in_executor(None, do, job, stopped.is_set)
     try:
         return await asyncio.shield(work)
     except asyncio.CancelledError:
@@ -42,7 +44,7 @@ async def handler(job: dict[str, Any]) -> dict[str, Any]:
         raise
 
 
-def draw(job: dict[str, Any], stop: Callable[[], bool]) -> dict[str, Any]:
+def do(job: dict[str, Any], stop: Callable[[], bool]) -> dict[str, Any]:
     """`handler` without its loop.
 
     A call that was begun before under another RunPod id is refused: its caller lost our answer and sent it twice.
@@ -50,14 +52,14 @@ def draw(job: dict[str, Any], stop: Callable[[], bool]) -> dict[str, Any]:
     """
     given = job["input"]
     if isinstance(given, dict) and not first_time(str(given.get("call_id") or ""), job["id"]):
-        return {"error": "This call was begun before; it is not drawn twice."}
+        return {"error": "This call was begun before; it is not done twice."}
     with tempfile.TemporaryDirectory() as folder:
         try:
             report = partial(tell, job)
-            video = remote_worker.draw(given, Path(folder), engine=ENGINE, report=report, stop=stop)
+            made = remote_worker.work(given, Path(folder), engine=ENGINE, model=MODEL, report=report, stop=stop)
         except (remote_worker.BadRequest, JobError) as error:
             return {"error": str(error)}
-        return deliver(video, job["id"])
+        return deliver(made, "picture" if given["task"] == "ENHANCE" else "video", job["id"])
 
 
 def tell(job: dict[str, Any], done: float) -> None:
@@ -65,13 +67,13 @@ def tell(job: dict[str, Any], done: float) -> None:
     runpod.serverless.progress_update(job, {"progress": done})
 
 
-def deliver(video: Path, job_id: str) -> dict[str, Any]:
-    """The video as the answer: inline, or in the bucket of BUCKET_ENDPOINT_URL (and its keys) if it is too large."""
-    if video.stat().st_size <= INLINE_BYTES:
-        return {"video_base64": base64.b64encode(video.read_bytes()).decode("ascii")}
+def deliver(made: Path, word: str, job_id: str) -> dict[str, Any]:
+    """The result as the answer: inline, or in the bucket of BUCKET_ENDPOINT_URL (and its keys) if it is too large."""
+    if made.stat().st_size <= INLINE_BYTES:
+        return {f"{word}_base64": base64.b64encode(made.read_bytes()).decode("ascii")}
     if not os.environ.get("BUCKET_ENDPOINT_URL"):
-        return {"error": "The video is too large to be sent inline; set BUCKET_ENDPOINT_URL and its keys."}
-    return {"video_url": upload_file_to_bucket(f"{job_id}.mp4", str(video))}
+        return {"error": "The result is too large to be sent inline; set BUCKET_ENDPOINT_URL and its keys."}
+    return {f"{word}_url": upload_file_to_bucket(job_id, str(made))}
 
 
 def first_time(call_id: str, job_id: str) -> bool:

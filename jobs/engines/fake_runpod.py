@@ -243,15 +243,15 @@ class _Handler(BaseHTTPRequestHandler):
             return self._answer(404, {"error": "no such file"})
         if how == "redirect":
             return self._answer(302, {}, Location=f"/files/{job_id}")
-        length = {"huge": 100 * 10**9, "endless": 10**12}.get(how, len(job.video))
+        length = {"huge": 100 * 10**9, "endless": 10**12}.get(how, len(job.made))
         self.send_response(200)
-        self.send_header("Content-Type", "video/mp4")
+        self.send_header("Content-Type", "application/octet-stream")
         if how != "endless":
             self.send_header("Content-Length", str(length))
         self.send_header("Connection", "close")
         self.end_headers()
         self.close_connection = True
-        self.wfile.write(job.video)
+        self.wfile.write(job.made)
         return self._go_on(how)
 
     def _go_on(self, how: str) -> None:

@@ -40,14 +40,14 @@ FAULTS = {
     "no_list": "404",
     "blind_list": "the list does not show inputs",
     # output
-    "by_url": "the video behind an address of this server",
+    "by_url": "the result behind an address of this server",
     "url_file": "file:///etc/passwd",
     "url_internal": "http://169.254.169.254/, a cloud's metadata",
     "url_redirect": "an address of this server that redirects to another",
     "url_endless": "an address of this server that never ends",
     "url_huge": "an address that says it holds 100 GB",
-    "wrong_type": "a web page instead of a video",
-    "half_video": "the first half of the video",
+    "wrong_type": "a web page instead of a result",
+    "half": "the first half of the result",
     "no_base64": "text that is no base64",
 }
 
@@ -65,7 +65,7 @@ class Job:
     ended_at: float = 0.0
     output: Any = None
     error: str = ""
-    video: bytes = b""
+    made: bytes = b""
     told: int = 0  # final answers to /status
 
     @property
@@ -137,7 +137,7 @@ class Endpoint:
             while hangs and not stopped():
                 time.sleep(0.02)
             try:
-                video = remote_worker.draw(
+                made = remote_worker.work(
                     job.body.get("input"),
                     Path(folder),
                     report=lambda done: self._report(job, done),
@@ -148,37 +148,39 @@ class Endpoint:
             except (JobError, remote_worker.BadRequest) as error:
                 job.end("FAILED", error=_sdk_error(error, str(error)))
                 return
-            self._deliver(job, video.read_bytes())
+            self._deliver(job, made.read_bytes())
 
     def _report(self, job: Job, done: float) -> None:
         """HANDLERS, "Progress updates": what the worker reports is the `output` of /status while IN_PROGRESS."""
         if not job.ended:
             job.output = {"progress": done}
 
-    def _deliver(self, job: Job, video: bytes) -> None:
+    def _deliver(self, job: Job, made: bytes) -> None:
         if self.hits("fails", job):
             return job.end("FAILED", error=_sdk_error(RuntimeError(), "CUDA out of memory at /workspace/model.py"))
         if self.hits("script_error", job):
             text = f"<script>alert(1)</script>\x1b[31m red\r\nWARNING forged line {self.key} http://10.0.0.1/secret"
             return job.end("FAILED", error=text)
-        job.video = video
+        job.made = made
+        word = "picture" if job.body["input"]["task"] == "ENHANCE" else "video"
+        inline, url = f"{word}_base64", f"{word}_url"
         address = f"{self.files}/{job.id}"
         outputs: dict[str, Any] = {
             "no_output": None,
-            "by_url": {"video_url": address},
-            "url_file": {"video_url": "file:///etc/passwd"},
-            "url_internal": {"video_url": "http://169.254.169.254/latest/meta-data/"},
-            "url_redirect": {"video_url": f"{address}/redirect"},
-            "url_endless": {"video_url": f"{address}/endless"},
-            "url_huge": {"video_url": f"{address}/huge"},
-            "wrong_type": {"video_base64": base64.b64encode(b"<html>not a video</html>" * 10).decode()},
-            "half_video": {"video_base64": base64.b64encode(video[: len(video) // 2]).decode()},
-            "no_base64": {"video_base64": "%%%"},
+            "by_url": {url: address},
+            "url_file": {url: "file:///etc/passwd"},
+            "url_internal": {url: "http://169.254.169.254/latest/meta-data/"},
+            "url_redirect": {url: f"{address}/redirect"},
+            "url_endless": {url: f"{address}/endless"},
+            "url_huge": {url: f"{address}/huge"},
+            "wrong_type": {inline: base64.b64encode(b"<html>not a video</html>" * 10).decode()},
+            "half": {inline: base64.b64encode(made[: len(made) // 2]).decode()},
+            "no_base64": {inline: "%%%"},
         }
         for fault, output in outputs.items():
             if self.hits(fault, job):
                 return job.end("COMPLETED", output=output)
-        return job.end("COMPLETED", output={"video_base64": base64.b64encode(video).decode()})
+        return job.end("COMPLETED", output={inline: base64.b64encode(made).decode()})
 
 
 def _sdk_error(error: Exception, message: str) -> str:

@@ -1,4 +1,4 @@
-"""The far side: what a RunPod worker does with one request. Used by `deploy/runpod/handler.py` and by the fake."""
+"""The far side: what a RunPod worker does with one request. For `deploy/runpod/handler.py` and by the fake."""
 
 import base64
 import binascii
@@ -8,10 +8,30 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from jobs.engines import ffmpeg, process
+from jobs.engines import ffmpeg, pictures, process, tool
 
 PREVIEW = "jobs.engines.preview"  # the engine that needs no GPU
-LIMITS = {"seconds": (1, 60), "fps": (8, 60), "width": (64, 1920), "height": (64, 1920), "seed": (0, 2**31 - 1)}
+PICTURES = frozenset(pictures.LOADERS)  # content types
+TASKS: dict[str, dict[str, int | tuple[float, float] | frozenset[str]]] = {  # longest text, bounds or choices by param
+    "RENDER": {
+        "prompt": 2000,
+        "seconds": (1, 60),
+        "fps": (8, 60),
+        "width": (64, 1920),
+        "height": (64, 1920),
+        "seed": (0, 2**31 - 1),
+    },
+    "ENHANCE": {
+        "content_type": PICTURES,
+        "as_type": PICTURES,
+        "side": (64, 4096),
+        "quality": (1, 100),
+        "denoise": (0, 1),
+        "sharpen": (0, 1),
+    },
+}
+PARTS = {"seconds", "denoise", "sharpen"}  # the numbers that need not be whole
+MODEL_MEMORY = 16 * 1024**3
 
 
 class BadRequest(ValueError):
@@ -50,20 +70,23 @@ class Work:
         ffmpeg.transcode(args, cwd=self.workdir, seconds=seconds, limits=limits, on_progress=moved, stop=self.stop)
 
 
-def draw(
+def work(
     given: Any,
     workdir: Path,
     *,
     engine: str = PREVIEW,
+    model: str = "",
     report: Callable[[float], None] = lambda fraction: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Path:
-    """Draw what a request's `input` asks for with the engine module named, into a file of `workdir`.
+    """Do what a request's `input` asks for, into a file of `workdir`: RENDER with the engine module named, ENHANCE with
+    the super-resolution `model` (a path; empty: resampling).
 
     `report` gets the fraction done, at most twice a second. Raises BadRequest, JobError, or process.Stopped once
     `stop` says so.
     """
-    params, image = read(given, workdir)
+    params = checked(given)
+    source = received(given, workdir)
     last = 0.0
 
     def now_and_then(fraction: float) -> None:
@@ -72,29 +95,44 @@ def draw(
             last = time.monotonic()
             report(round(min(1.0, max(0.0, fraction)), 4))
 
-    work = Work(params, workdir, report=now_and_then, stop=stop)
-    return import_module(engine).render(work, params, image)
+    if given["task"] == "ENHANCE":
+        if source is None:
+            raise BadRequest("file_base64 is missing.")
+        task = params | {"path": str(source), "label": "image", "into": "made", "model": model}
+        limits = process.Limits(seconds=3600, memory_bytes=MODEL_MEMORY)
+        tool.run("jobs.engines.upscale", task, cwd=workdir, limits=limits, on_progress=now_and_then, stop=stop)
+        return workdir / "made"
+    return import_module(engine).render(Work(params, workdir, report=now_and_then, stop=stop), params, source)
 
 
-def read(given: Any, workdir: Path) -> tuple[dict[str, Any], Path | None]:
-    """A request's params, checked, and its image as a file. BadRequest says what is wrong with it."""
-    if not isinstance(given, dict) or given.get("task") != "RENDER" or not isinstance(given.get("params"), dict):
-        raise BadRequest("input must hold task RENDER and params.")
+def checked(given: Any) -> dict[str, Any]:
+    """A request's params. BadRequest says what is wrong with them."""
+    if not isinstance(given, dict) or given.get("task") not in TASKS or not isinstance(given.get("params"), dict):
+        raise BadRequest(f"input must hold params and a task of {', '.join(TASKS)}.")
     params = given["params"]
-    if not isinstance(params.get("prompt"), str) or not 1 <= len(params["prompt"]) <= 2000:
-        raise BadRequest("params.prompt must be text of 1 to 2,000 characters.")
-    for name, (least, most) in LIMITS.items():
+    for name, rule in TASKS[given["task"]].items():
         value = params.get(name)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
-            raise BadRequest(f"params.{name} must be a number from {least} to {most}.")
-        if name != "seconds" and value != int(value):
+        if isinstance(rule, frozenset):
+            if not isinstance(value, str) or value not in rule:
+                raise BadRequest(f"params.{name} must be one of {', '.join(sorted(rule))}.")
+        elif isinstance(rule, int):
+            if not isinstance(value, str) or not 1 <= len(value) <= rule:
+                raise BadRequest(f"params.{name} must be text of 1 to {rule} characters.")
+        elif isinstance(value, bool) or not isinstance(value, (int, float)) or not rule[0] <= value <= rule[1]:
+            raise BadRequest(f"params.{name} must be a number from {rule[0]} to {rule[1]}.")
+        elif name not in PARTS and value != int(value):
             raise BadRequest(f"params.{name} must be whole.")
+    return {name: params[name] for name in TASKS[given["task"]]}
+
+
+def received(given: dict[str, Any], workdir: Path) -> Path | None:
+    """The file that came with a request, if one did. BadRequest if it is no base64."""
     if not given.get("file_base64"):
-        return params, None
+        return None
     try:
         content = base64.b64decode(given["file_base64"], validate=True)
     except (binascii.Error, TypeError, ValueError) as error:
         raise BadRequest("file_base64 is no base64.") from error
-    image = workdir / "image"
-    image.write_bytes(content)
-    return params, image
+    source = workdir / "source"
+    source.write_bytes(content)
+    return source

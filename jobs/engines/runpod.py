@@ -1,4 +1,4 @@
-"""The engine that has a RENDER drawn on RunPod: sends it, watches it, pulls the result, and cancels what is not needed.
+"""The engine that has work done on RunPod: sends it, watches it, pulls the result, and cancels what nobody needs.
 
 RunPod offers no idempotency key ("Send API requests" names none). So the request's own row is written before the POST,
 and its id goes with the input. When the answer to the POST is lost, nothing is sent again on a guess: the row's id is
@@ -38,7 +38,7 @@ SILENCE = 45.0  # seconds without an answer about a job until it is given up; be
 CANCEL_SECONDS = 3.0  # within JOB_ABORT_GRACE; what takes longer is the sweep's
 STEP = 0.2  # seconds between two looks whether the attempt is to end
 TTL = (10.0, 604_800.0)  # the least and the most `ttl` in seconds ("Send API requests", Execution policies)
-DRAWN = 0.95  # of the progress is RunPod's, the rest is pulling the result
+DONE = 0.95  # of the progress is RunPod's, the rest is pulling the result
 DOWNLOAD_SECONDS = 900.0
 
 
@@ -67,31 +67,51 @@ class Engine:
         self.options = options
 
     def render(self, run: Run, params: dict[str, Any], image: Path | None = None) -> Path:
-        """Have `params` drawn, over `image` if given; the path of a file that is an MP4 by its bytes.
+        """Have `params` drawn, over `image` if given; the path of a whole MP4.
 
         JobError: config_error (not configured), runpod_submit_error (not taken; `postpone` while the breaker is open),
         runpod_execution_error (failed there, or its result cannot be had), bad_input (the image is too large to send).
         However it ends, no job is left running on RunPod without a row that says so.
         """
+        drawn = {name: value for name, value in params.items() if name != "image"}
+        video = run.workdir / "remote.mp4"
         with client(self.options) as runpod:
-            return _Job(run, runpod, self.options).draw(params, image)
+            job = _Job(run, runpod, self.options, "drawing")
+            found = job.have({"task": "RENDER", "params": drawn}, image, "video", video)
+        if found.content_type != "video/mp4" or found.cut:
+            raise JobError(ErrorCode.runpod_execution_error, "The result is no whole MP4 video.")
+        return video
+
+    def enhance(self, run: Run, params: dict[str, Any], image: Path, made: Path) -> tuple[int, int]:
+        """Have `image` enhanced into `made`; its width and height in pixels. `params` are those of `engines.upscale`.
+
+        JobError as `render`.
+        """
+        with client(self.options) as runpod:
+            job = _Job(run, runpod, self.options, "enhancing")
+            found = job.have({"task": "ENHANCE", "params": params}, image, "picture", made)
+        if found.content_type != params["as_type"] or found.video is None:
+            raise JobError(ErrorCode.runpod_execution_error, "The result is not such a picture.")
+        return found.video.width, found.video.height
 
 
 configured = Engine
 
 
 class _Job:
-    """One attempt's way through RunPod."""
+    """One attempt's way through RunPod; `stage` is what the user reads while RunPod works."""
 
-    def __init__(self, run: Run, runpod: Client, options: Mapping[str, Any]):
-        self.run, self.runpod, self.options = run, runpod, options
+    def __init__(self, run: Run, runpod: Client, options: Mapping[str, Any], stage: str):
+        self.run, self.runpod, self.options, self.stage = run, runpod, options, stage
         self.fraction = 0.0
 
-    def draw(self, params: dict[str, Any], image: Path | None) -> Path:
+    def have(self, given: dict[str, Any], image: Path | None, word: str, made: Path) -> media.Probe:
+        """Have RunPod do what `given` asks for, and write its result, named `word` in the answer, to `made`."""
         seconds = min(max(self.run.time_left(), TTL[0]), TTL[1])
-        request = _request(params, image)
+        if image:
+            given["file_base64"] = _sendable(image)
         call = self.run.remote("runpod", seconds)
-        self._start(call, request, seconds)
+        self._start(call, given, seconds)
         try:
             state = self._wait(call.remote_id)
         except BaseException:  # the attempt is to end, or RunPod does not tell: nobody waits for it any more
@@ -100,17 +120,17 @@ class _Job:
         call.ended(state.status)
         if state.status != "COMPLETED":
             raise JobError(ErrorCode.runpod_execution_error, _why(state))
-        return self._pull(state.output)
+        return self._pull(state.output if isinstance(state.output, dict) else {}, word, made)
 
     # --- start ----------------------------------------------------------------------------------------------------
 
-    def _start(self, call: RemoteCall, request: dict[str, Any], seconds: float) -> None:
+    def _start(self, call: RemoteCall, given: dict[str, Any], seconds: float) -> None:
         """Have RunPod take the request, unless an earlier attempt's is there. `call.remote_id` is set afterwards."""
         if call.remote_id or (call.resumed and self._found(call)):
             return
-        request["input"] |= {"call_id": call.id, "job_id": call.job_id, "attempt": call.attempt}
-        request["policy"] = {"executionTimeout": int(seconds * 1000), "ttl": int(seconds * 1000)}  # milliseconds
-        body = json.dumps(request).encode()
+        given |= {"call_id": call.id, "job_id": call.job_id, "attempt": call.attempt}
+        policy = {"executionTimeout": int(seconds * 1000), "ttl": int(seconds * 1000)}  # milliseconds
+        body = json.dumps({"input": given, "policy": policy}).encode()
         breaker = self.run.breaker("runpod")
 
         def post() -> str:
@@ -202,8 +222,8 @@ class _Job:
         else:
             report = state.output.get("progress") if isinstance(state.output, dict) else None
             if isinstance(report, (int, float)) and not isinstance(report, bool) and 0.0 <= report <= 1.0:
-                self.fraction = max(self.fraction, DRAWN * report)
-            self.run.progress(self.fraction, "drawing")
+                self.fraction = max(self.fraction, DONE * report)
+            self.run.progress(self.fraction, self.stage)
         self.run.alive()
 
     def _pause(self, seconds: float) -> None:
@@ -224,51 +244,35 @@ class _Job:
 
     # --- pull -----------------------------------------------------------------------------------------------------
 
-    def _pull(self, output: Any) -> Path:
-        """The result as a file: inline as `video_base64`, or behind `video_url` (https, public, no redirect)."""
-        video = self.run.workdir / "remote.mp4"
-        self.run.progress(max(self.fraction, DRAWN), "downloading")
-        inline, url = _result(output)
+    def _pull(self, output: dict[str, Any], word: str, made: Path) -> media.Probe:
+        """Write the result to `made`: inline as `<word>_base64`, or behind `<word>_url`. Returns what it is."""
+        self.run.progress(max(self.fraction, DONE), "downloading")
         most = self.options["RUNPOD_OUTPUT_BYTES"]
-        if inline:
-            _decode(inline, video, most)
-        elif url:
+        inline, url = output.get(f"{word}_base64"), output.get(f"{word}_url")
+        if isinstance(inline, str) and inline:
+            _decode(inline, made, most)
+        elif isinstance(url, str) and url:
             seconds = min(DOWNLOAD_SECONDS, self.run.time_left())
             try:
-                fetch.fetch(url, video, most=most, seconds=seconds, check=self.run.alive, loopback=self.runpod.local)
+                fetch.fetch(url, made, most=most, seconds=seconds, check=self.run.alive, loopback=self.runpod.local)
             except (fetch.Refused, fetch.Failed) as error:
                 raise JobError(ErrorCode.runpod_execution_error, f"The result cannot be had. {error}") from error
         else:
             raise JobError(ErrorCode.runpod_execution_error, "RunPod gave no result; it may have expired.")
-        if media.sniff(video) != "video/mp4":
-            raise JobError(ErrorCode.runpod_execution_error, "The result is no MP4 video.")
         try:
-            cut = media.probe(video, label="The result", stop=self.run.alive).cut
+            return media.probe(made, label="The result", stop=self.run.alive)
         except JobError as error:
             if error.code is ErrorCode.bad_input:
                 raise JobError(ErrorCode.runpod_execution_error, error.message) from error
             raise
-        if cut:
-            raise JobError(ErrorCode.runpod_execution_error, "The result is cut short.")
-        return video
 
 
-def _request(params: dict[str, Any], image: Path | None) -> dict[str, Any]:
-    """The request's body without its policy. JobError(bad_input) if the image makes it too large for RunPod."""
-    given: dict[str, Any] = {"task": "RENDER", "params": {k: v for k, v in params.items() if k != "image"}}
-    if image:
-        most = REQUEST_BYTES * 3 // 4 - 65_536
-        if image.stat().st_size > most:
-            raise JobError(ErrorCode.bad_input, f"image is too large for RunPod: at most {most} bytes.")
-        given["file_base64"] = base64.b64encode(image.read_bytes()).decode("ascii")
-    return {"input": given}
-
-
-def _result(output: Any) -> tuple[str, str]:
-    """(base64, address) of a COMPLETED job's output; empty what is not there."""
-    known = output if isinstance(output, dict) else {}
-    inline, url = known.get("video_base64"), known.get("video_url")
-    return inline if isinstance(inline, str) else "", url if isinstance(url, str) else ""
+def _sendable(image: Path) -> str:
+    """The image as it goes with the request. JobError(bad_input) if it would make it too large for RunPod."""
+    most = REQUEST_BYTES * 3 // 4 - 65_536
+    if image.stat().st_size > most:
+        raise JobError(ErrorCode.bad_input, f"image is too large for RunPod: at most {most} bytes.")
+    return base64.b64encode(image.read_bytes()).decode("ascii")
 
 
 def _decode(text: str, target: Path, most: int) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from django.conf import settings
 from rest_framework import serializers
 
-from jobs.engines import media, pictures
+from jobs.engines import media, pictures, runpod
 from jobs.errors import ErrorCode, JobError
 from jobs.kinds.base import InputField, Kind, Limits, Run, register
 from jobs.kinds.fields import NumberField, WholeField
@@ -26,7 +26,7 @@ def model() -> str:
     JobError(config_error) for an unknown engine and for a model that is not there.
     """
     engine, path = settings.JOBSITE["ENHANCE_ENGINE"], settings.JOBSITE["UPSCALER_MODEL"]
-    if engine == "resample" or (engine == "auto" and not path):
+    if engine in ("resample", "runpod") or (engine == "auto" and not path):
         return ""
     if engine not in ("auto", "model"):
         raise JobError(ErrorCode.config_error, f"There is no enhance engine named {engine}.")
@@ -43,7 +43,6 @@ class Enhance(Kind):
     """
 
     name = "ENHANCE"
-    queue = "cpu"
     limits = LIMITS["4K"]
 
     class Params(serializers.Serializer):
@@ -53,6 +52,11 @@ class Enhance(Kind):
         quality = WholeField(min_value=1, max_value=100, default=90)  # of JPEG and WebP
         denoise = NumberField(min_value=0, max_value=1, default=0.5)
         sharpen = NumberField(min_value=0, max_value=1, default=0.25)
+
+    @property
+    def queue(self) -> str:  # type: ignore[override]
+        """`remote` where RunPod does it: those slots only wait."""
+        return "remote" if settings.JOBSITE["ENHANCE_ENGINE"] == "runpod" else "cpu"
 
     def price(self, params: dict[str, Any]) -> int:
         return settings.JOBSITE[f"PRICE_ENHANCE_{params['tier']}"]
@@ -86,7 +90,12 @@ class Enhance(Kind):
         }
         run.progress(0.02, "enhancing")
         memory = settings.JOBSITE["MEDIA_MEMORY_BYTES"] * (2 if network else 1)
-        said = run.tool("jobs.engines.upscale", task, memory_bytes=memory, start=0.02, end=0.99)
-        if max(said["width"], said["height"]) != task["side"] or media.sniff(made) != as_type:
+        if settings.JOBSITE["ENHANCE_ENGINE"] == "runpod":
+            wanted = {name: task[name] for name in ("content_type", "as_type", "side", "quality", "denoise", "sharpen")}
+            size = runpod.configured(settings.JOBSITE).enhance(run, wanted, path, made)
+        else:
+            said = run.tool("jobs.engines.upscale", task, memory_bytes=memory, start=0.02, end=0.99)
+            size = said["width"], said["height"]
+        if max(size) != task["side"] or media.sniff(made) != as_type:
             raise JobError(ErrorCode.processing_error, "The picture came out wrong.")
         run.output(made, made.name, as_type)

@@ -22,7 +22,7 @@ KEY = "canary-77e1"
 @pytest.fixture
 def fake(settings, monkeypatch):
     """The fake RunPod, and the settings that lead to it; its jobs never leave the queue."""
-    monkeypatch.setattr(remote_worker, "draw", lambda *_, **__: None)
+    monkeypatch.setattr(remote_worker, "work", lambda *_, **__: None)
     with FakeRunpod(key=KEY) as running:
         running.plan = {"stuck_queue": -1}
         settings.JOBSITE = settings.JOBSITE | {

@@ -3,16 +3,19 @@
 import threading
 
 import pytest
+import pyvips
 from django.conf import settings
+from django.core.files.base import ContentFile
 from django.db import connections
 
 from jobs import artifacts, kinds, lifecycle, queries, remote, runner, tasks
 from jobs.engines import remote_worker
 from jobs.engines.fake_runpod import FakeRunpod
 from jobs.heartbeat import heart
-from jobs.models import Artifact, Breaker, Job, JobEvent, RemoteCall, Status
-from tests import invariants
-from tests.jobs.engines.runpod_rig import drawn_before, small_video
+from jobs.intake import checked_params
+from jobs.models import Artifact, Breaker, Job, JobEvent, RemoteCall, Status, Upload
+from tests import invariants, media_files
+from tests.jobs.engines.runpod_rig import DRAW, drawn_before, small_video
 from tests.waiting import until
 from tokens.models import Account
 
@@ -35,7 +38,7 @@ def _configured(monkeypatch, fake):
 
 @pytest.fixture
 def fake(monkeypatch):
-    monkeypatch.setattr(remote_worker, "draw", drawn_before)
+    monkeypatch.setattr(remote_worker, "work", drawn_before)
     with FakeRunpod(key=KEY, cold=1.0) as running:
         yield running
 
@@ -184,3 +187,25 @@ def test_a_video_of_another_size_is_not_published(ann, fake):
     assert (job.status, job.error_code) == (Status.FAILED, "ffmpeg_error")
     assert "64x64 instead of 8 of 128x64" in job.error_message
     assert balance(ann) == 1000
+
+
+@pytest.mark.parametrize(("fault", "code"), [(None, ""), ("wrong_type", "runpod_execution_error")])
+def test_a_picture_is_enhanced(ann, fake, monkeypatch, fault, code):
+    monkeypatch.setitem(settings.JOBSITE, "ENHANCE_ENGINE", "runpod")
+    monkeypatch.setattr(remote_worker, "work", DRAW)
+    fake.plan = {fault: -1} if fault else {}
+    picture = ContentFile(media_files.picture())
+    upload = Upload(owner=ann, name="a.png", bytes=picture.size, sha256="0" * 64, content_type="image/png")
+    upload.key = artifacts.default_storage.save(f"uploads/{upload.pk}", picture)
+    upload.save()
+    params = {"image": f"upload:{upload.pk}", "tier": "1K", "format": "jpeg"}
+    job, _ = lifecycle.submit(ann.pk, "ENHANCE", checked_params(kinds.get("ENHANCE"), params), max_attempts=1)
+    runner.run(lifecycle.claim("remote"))
+    job.refresh_from_db()
+    assert job.error_code == code, job.error_message
+    if not code:
+        with artifacts.default_storage.open(job.outputs.get().key) as stored:
+            picture = pyvips.Image.new_from_buffer(stored.read(), "")
+        assert (picture.width, picture.height) == (1024, 1024)
+    assert balance(ann) == (1000 if code else 1000 - job.price)
+    assert RemoteCall.objects.get().outcome == "COMPLETED"

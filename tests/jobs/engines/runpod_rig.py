@@ -13,7 +13,7 @@ from tests.jobs.kinds.rig import Rig, validated
 
 KEY = "canary-5a1f00c3"  # no error, row or log may hold it
 SMALL = {"seconds": 1, "fps": 8, "width": 64, "height": 64}
-DRAW = remote_worker.draw
+DRAW = remote_worker.work
 ASKED = {"task": "RENDER", "params": SMALL | {"prompt": "A calm lake", "seed": 0}}
 
 
@@ -24,7 +24,7 @@ def small_video() -> bytes:
 
 
 def drawn_before(given, workdir, *, report, stop):
-    """In place of `remote_worker.draw`: the same small video for every request, drawn once a process."""
+    """In place of `remote_worker.work`: the same small video for every request, drawn once a process."""
     report(0.5)
     (workdir / "video.mp4").write_bytes(small_video())
     return workdir / "video.mp4"

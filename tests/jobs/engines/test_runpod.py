@@ -22,14 +22,14 @@ SUBMIT, EXECUTION = ErrorCode.runpod_submit_error, ErrorCode.runpod_execution_er
 @pytest.fixture
 def fake(monkeypatch):
     """The fake; its workers draw the same small video always, but for the tests that take `drawing`."""
-    monkeypatch.setattr(remote_worker, "draw", drawn_before)
+    monkeypatch.setattr(remote_worker, "work", drawn_before)
     with FakeRunpod(key=KEY, cold=0.4, slow=1.0) as running:
         yield running
 
 
 @pytest.fixture
 def drawing(monkeypatch, fake):
-    monkeypatch.setattr(remote_worker, "draw", DRAW)
+    monkeypatch.setattr(remote_worker, "work", DRAW)
 
 
 @pytest.fixture
@@ -126,8 +126,8 @@ def test_the_key_goes_only_where_it_is_safe(draw, base):
         ("#url_redirect", EXECUTION, "answered 302", True, 1, "COMPLETED"),
         ("#url_endless", EXECUTION, "larger than allowed", True, 1, "COMPLETED"),
         ("#url_huge", EXECUTION, "larger than allowed", True, 1, "COMPLETED"),
-        ("#wrong_type", EXECUTION, "no MP4", True, 1, "COMPLETED"),
-        ("#half_video", EXECUTION, "cut short", True, 1, "COMPLETED"),
+        ("#wrong_type", EXECUTION, "The result is not a video", True, 1, "COMPLETED"),
+        ("#half", EXECUTION, "no whole MP4", True, 1, "COMPLETED"),
         ("#no_base64", EXECUTION, "no base64", True, 1, "COMPLETED"),
     ],
 )

@@ -14,9 +14,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import pyvips
 from django.conf import settings
 
 from jobs.engines import mp4
+from tests import media_files
 from tests.waiting import until
 
 ROOT = Path(settings.BASE_DIR)
@@ -89,7 +91,14 @@ def image(tmp_path_factory):
                 place = folder / target / source.name if target.endswith(("/", ".")) else folder / target
                 place.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copytree(source, place) if source.is_dir() else shutil.copy(source, place)
-    for name in ("django", "rest_framework", "celery", "av", "pyvips", "tenacity"):  # what the image does not install
+    for name in (
+        "django",
+        "rest_framework",
+        "celery",
+        "av",
+        "onnxruntime",
+        "tenacity",
+    ):  # what the image does not install
         (folder / f"{name}.py").write_text("raise ImportError('not in the image')\n")
     return folder
 
@@ -130,8 +139,8 @@ def test_a_request_is_drawn_and_its_progress_told(cloud, tmp_path):
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"task": "BAKE"}, "task RENDER"),
-        ("text", "task RENDER"),
+        ({"task": "BAKE"}, "RENDER, ENHANCE"),
+        ("text", "RENDER, ENHANCE"),
         (GIVEN | {"params": GIVEN["params"] | {"width": 10**6}}, "params.width"),
         (GIVEN | {"params": GIVEN["params"] | {"fps": True}}, "params.fps"),
         (GIVEN | {"params": GIVEN["params"] | {"prompt": ""}}, "params.prompt"),
@@ -142,10 +151,26 @@ def test_what_it_does_not_understand_fails_with_a_reason(cloud, given, words):
     assert words in cloud.run(f"bad-{words.replace(' ', '-')}", given)["error"]
 
 
+def test_a_picture_is_enhanced(cloud):
+    params = {
+        "content_type": "image/png",
+        "as_type": "image/jpeg",
+        "side": 128,
+        "quality": 80,
+        "denoise": 0,
+        "sharpen": 0,
+    }
+    given = {"task": "ENHANCE", "params": params, "file_base64": base64.b64encode(media_files.picture()).decode()}
+    picture = base64.b64decode(cloud.run("picture", given)["output"]["picture_base64"])
+    assert pyvips.Image.new_from_buffer(picture, "").width == 128
+    assert "file_base64 is missing" in cloud.run("none", given | {"file_base64": ""})["error"]
+    assert "params.as_type" in cloud.run("odd", given | {"params": params | {"as_type": "image/svg+xml"}})["error"]
+
+
 def test_a_call_is_not_drawn_twice_but_runpods_own_second_try_is(cloud):
     given = GIVEN | {"call_id": "call-2"}
     assert "output" in cloud.run("two", given)
-    assert "not drawn twice" in cloud.run("three", given)["error"]
+    assert "not done twice" in cloud.run("three", given)["error"]
     del cloud.told["two"]
     assert "output" in cloud.run("two", given)
 
