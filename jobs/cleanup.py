@@ -13,15 +13,15 @@ from django.db.models import Q, QuerySet
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from . import history, lifecycle, policy, slots
+from . import history, lifecycle, policies, policy, slots
 from .errors import ErrorCode, JobError, Refused
 from .lifecycle import Running
-from .models import CleanupRun, Job, Slot, Status
+from .models import CleanupRun, Job, Slot, StaleAction, Status
 
 log = logging.getLogger(__name__)
 
 PAUSE = 0.002  # seconds between two write transactions of a loop: SQLite's lock is unfair
-SILENT, OVERRUN = JobError(ErrorCode.worker_timeout), JobError(ErrorCode.timeout)  # one each: settle groups by them
+OVERRUN = JobError(ErrorCode.timeout)
 JUMP = 30.0  # seconds that wall and monotonic clock may part between two sweeps
 
 
@@ -35,6 +35,21 @@ class Sweep:
     errors: list[tuple[uuid.UUID, str]] = field(default_factory=list)
 
 
+class _Gone:
+    """The verdict on a job whose worker is gone: `again`, or `final` where its policy says so. One error each, since
+    settle groups by them."""
+
+    def __init__(self, code: ErrorCode, message: str = ""):
+        self.again, self.final = JobError(code, message), JobError(code, message, retryable=False)
+
+    def __call__(self, job: Running | Job) -> JobError:
+        action = policies.rule(job.kind, job.tier).stale_action
+        return self.final if action == StaleAction.FAIL else self.again
+
+
+SILENT = _Gone(ErrorCode.worker_timeout)
+
+
 # --- the monitor: every 30 seconds -----------------------------------------------------------------------------------
 
 
@@ -43,14 +58,12 @@ def monitor_heartbeats() -> Sweep:
     report = Sweep()
     gone = [slot for slot in Slot.objects.filter(**slots.here()) if slots.gone(slot)]
     if gone:
-        lost = JobError(ErrorCode.worker_lost)
         stuck = Job.objects.filter(status=Status.RUNNING, slot__in=[slot.pk for slot in gone])
-        _settle_all(report, stuck, lambda job: lost, by="monitor")
+        _settle_all(report, stuck, _Gone(ErrorCode.worker_lost), by="monitor")
     timeout = settings.JOBSITE["HEARTBEAT_TIMEOUT"]
     if not clock.jumped(timeout):
-        silent = JobError(ErrorCode.worker_timeout)
         stuck = Job.objects.filter(status=Status.RUNNING, heartbeat_at__lt=Now() - timedelta(seconds=timeout))
-        _settle_all(report, stuck, lambda job: silent, by="monitor")
+        _settle_all(report, stuck, SILENT, by="monitor")
     for done in report.settled:
         log.warning("Job %s timed out (last heartbeat: %s)", done.job.pk, done.job.heartbeat_at)
     if gone and not report.errors:  # their jobs are settled: the rows say nothing any more
@@ -66,8 +79,8 @@ def release_stale() -> Sweep:
     timeout, _ = _checked(None, None)
     if not clock.jumped(timeout):
         stale = Job.objects.filter(status=Status.RUNNING, heartbeat_at__lt=Now() - timedelta(seconds=timeout))
-        error = JobError(ErrorCode.worker_timeout, f"The worker timed out: no heartbeat for {timeout:g} s.")
-        _settle_all(report, stale, lambda job: error, by="release_stale", stage="released_stale")
+        gone = _Gone(ErrorCode.worker_timeout, f"The worker timed out: no heartbeat for {timeout:g} s.")
+        _settle_all(report, stale, gone, by="release_stale", stage="released_stale")
     return report
 
 
@@ -84,8 +97,9 @@ def cleanup_stuck_jobs(
 ) -> CleanupRun:
     """Settle attempts without a beat for `timeout` seconds, and those that beat but ran past their limit.
 
-    `batch_size` rows a transaction, `most` rows in all. A dry run writes nothing but its own report. A job that
-    cannot be settled is listed in `errors` and stops no other. Returns the saved report.
+    A kind or tier whose policy has a timeout of its own keeps to that. `batch_size` rows a transaction, `most` rows in
+    all. A dry run writes nothing but its own report. A job that cannot be settled is listed in `errors` and stops no
+    other. Returns the saved report.
     Refused(invalid_request) for a timeout so short that a healthy run would be hit.
     """
     timeout, batch_size = _checked(timeout, batch_size)
@@ -122,8 +136,8 @@ def cleanup_stuck_jobs(
 
 
 def find_stuck(timeout: float) -> QuerySet[Job]:
-    """RUNNING jobs without a beat for `timeout` seconds, or past their own run limit by RUN_GRACE."""
-    silent = Q(heartbeat_at__lt=Now() - timedelta(seconds=timeout))
+    """RUNNING jobs without a beat for `timeout` seconds (or their policy's), or past their run limit by RUN_GRACE."""
+    silent = Q(heartbeat_at__lt=policies.silent_since(timeout))
     overrun = Q(deadline_at__lt=Now() - timedelta(seconds=settings.JOBSITE["RUN_GRACE"]))
     if clock.jumped(timeout):
         return Job.objects.none()
@@ -145,10 +159,11 @@ def _checked(timeout: float | None, batch_size: int | None) -> tuple[float, int]
     return timeout, batch_size
 
 
-def verdict(job: Running, timeout: float) -> JobError:
-    """What a stuck job is ended with: for want of a beat, or for running too long."""
-    silent = job.heartbeat_at is None or timezone.now() - job.heartbeat_at > timedelta(seconds=timeout)
-    return SILENT if silent else OVERRUN
+def verdict(job: Running | Job, timeout: float) -> JobError:
+    """What a stuck job is ended with: for want of a beat, or for running too long though it beats."""
+    now, timeout = timezone.now(), policies.rule(job.kind, job.tier).timeout_seconds or timeout
+    beats = job.heartbeat_at is not None and now - job.heartbeat_at <= timedelta(seconds=timeout)
+    return OVERRUN if beats and job.deadline_at and now > job.deadline_at else SILENT(job)
 
 
 def _line(job: Running | Job, *, tokens: int, outcome: str) -> dict:

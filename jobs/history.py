@@ -58,8 +58,8 @@ def tell(job_id: uuid.UUID, number: int, attempt: int, to: Status, *, by: str, m
         cursor.execute(f"{INSERT} {EVENT_VALUES}", values)
 
 
-def tell_all(ids: list[uuid.UUID], *, by: str, refunded: bool = False) -> None:
-    """Write one event for each of the jobs as its row stands now, in one statement; `refunded`: its price went back."""
+def tell_all(ids: list[uuid.UUID], *, by: str, tokens: F | Value = Value(0)) -> None:  # noqa: B008 - a constant
+    """Write one event for each of the jobs as its row stands now, in one statement; `tokens`: what went back."""
     told = Job.objects.filter(pk__in=among(ids)).values_list(
         "pk",
         "round",
@@ -68,7 +68,7 @@ def tell_all(ids: list[uuid.UUID], *, by: str, refunded: bool = False) -> None:
         "error_code",
         "error_message",
         Value(by),
-        F("price") if refunded else Value(0),
+        tokens,
     )
     select, params = told.query.sql_with_params()
     with connection.cursor() as cursor:

@@ -5,7 +5,7 @@ from typing import Any
 from django.conf import settings
 from rest_framework import serializers
 
-from . import artifacts, kinds, queries
+from . import artifacts, kinds, policies, policy, queries
 from .engines import process
 from .errors import ErrorCode, Refused
 from .kinds.base import Kind
@@ -59,12 +59,15 @@ def _mistyped(field: serializers.Field, value: Any) -> str:
     return ""
 
 
-def price_of(kind: Kind, params: dict[str, Any]) -> int:
-    """The price of validated params in whole tokens. Refused(invalid_request) outside of 0 to 1,000,000."""
+def price_of(kind: Kind, params: dict[str, Any], sizes: dict[str, int] | None = None) -> int:
+    """The price of validated params in whole tokens, as the kind's policy scales it; with its inputs' sizes (bytes by
+    reference) once they are known. Refused(invalid_request) outside of 0 to 1,000,000."""
     try:
-        price = kind.price(params)
+        price = kind.price(params) + kind.price_of_inputs(sizes or {})
     except (OverflowError, ValueError) as error:
         raise _unpriceable() from error
+    if type(price) is int:
+        price = policy.price(price, policies.rule(kind.name, kind.tier(params)))
     if type(price) is not int or not 0 <= price <= PRICE_MOST:
         raise _unpriceable()
     return price
@@ -92,8 +95,7 @@ def check_room(owner_id: int, kind: Kind) -> None:
 
 def check_disk(needed: int = 0) -> None:
     """Refused(storage_full) if less than DISK_FREE_BYTES would be left after `needed` bytes."""
-    free = artifacts.free_bytes()
-    if free is not None and free - needed < settings.JOBSITE["DISK_FREE_BYTES"]:
+    if artifacts.free_bytes() - needed < settings.JOBSITE["DISK_FREE_BYTES"]:
         raise Refused(ErrorCode.storage_full, retry_after=60.0)
 
 

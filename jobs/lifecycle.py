@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 
 from django.conf import settings
 from django.db import Error, IntegrityError, connection, transaction
-from django.db.models import QuerySet
+from django.db.models import F, QuerySet, Value
 from django.db.models.functions import Now
 
 from tokens import ledger
 
-from . import artifacts, dispatch, history, kinds, policy
+from . import artifacts, dispatch, history, intake, kinds, policies, policy
 from .errors import ErrorCode, JobError, LeaseLost, Refused
 from .faults import fault
 from .inputs import resolve, sizes
@@ -54,6 +54,7 @@ class Running(NamedTuple):
     pk: uuid.UUID
     owner_id: int
     kind: str
+    tier: str
     queue: str
     attempt: int
     round_attempts: int
@@ -62,6 +63,7 @@ class Running(NamedTuple):
     price: int
     charge_id: int | None
     started_at: datetime
+    deadline_at: datetime
     heartbeat_at: datetime
 
 
@@ -92,27 +94,32 @@ def submit(
     """Sell one job of validated `params`: charge its price, queue it, nudge a worker after the commit.
 
     Returns (job, True), or (the earlier job, False) when `key` already made one from the same `body_hash`.
-    Raises Refused (input_not_found, bad_input, insufficient_tokens, idempotency_key_reused) with nothing written.
+    Price, limits, attempts and what a cancel gives back are as the kind's policy says now; the job keeps them.
+    Raises Refused (input_not_found, bad_input, insufficient_tokens, idempotency_key_reused, or invalid_request for a
+    price out of bounds) with nothing written.
     A commit whose answer got lost is looked up by the id chosen here.
     """
     if key and (earlier := _made_by(owner_id, key, body_hash)):
         return earlier, False
     kind = kinds.get(kind_name)
-    limits = kind.limits_for(params)
+    tier = kind.tier(params)
+    rule = policies.rule(kind.name, tier)
+    limits = policy.limits(kind.limits_for(params), rule)
     inputs = resolve(owner_id, kind, params)
     job = Job(
         id=uuid7(),
         owner_id=owner_id,
         kind=kind.name,
-        tier=kind.tier(params),
+        tier=tier,
         queue=kind.queue,
         priority=priority,
         params=params,
         metadata=metadata or {},
-        max_attempts=max_attempts or limits.attempts,
+        max_attempts=policy.attempts(max_attempts, limits, rule),
         run_limit=limits.run,
         stall_limit=limits.stall,
-        price=kind.price(params) + kind.price_of_inputs(sizes(inputs)),
+        price=intake.price_of(kind, params, sizes(inputs)),
+        cancel_refund=rule.cancel_refund,
     )
     try:
         _sell(job, inputs, key, body_hash)
@@ -376,7 +383,10 @@ def _backoff(failures: int):
 
 @write
 def cancel(job_id: uuid.UUID, *, by: str) -> Job:
-    """End a live job at once and give its tokens back. A second cancel answers the same; Refused(job_is_final) else."""
+    """End a live job at once and give back what `back_if_cancelled` says.
+
+    A second cancel answers the same; Refused(job_is_final) else.
+    """
     job = _locked(job_id)
     if job.status == Status.CANCELED:
         return job
@@ -385,6 +395,13 @@ def cancel(job_id: uuid.UUID, *, by: str) -> Job:
     if job.status in WAITING:
         log.info("Job %s was cancelled before processing. Skipping.", job.pk)
     return Job.objects.get(pk=job.pk)
+
+
+def back_if_cancelled(job: Job) -> int:
+    """Whole tokens that cancelling this live job gives back: all while it waits, while it runs as it was sold."""
+    return policy.back_if_cancelled(
+        job.price, job.cancel_refund, running=job.status == Status.RUNNING, progress=job.progress
+    )
 
 
 @write
@@ -446,7 +463,8 @@ def _delete(job_id: uuid.UUID, *, by: str) -> int:
 def _end_live(job: Job, to: Status, error: JobError, *, by: str) -> None:
     if job.status in FINAL:
         raise Refused(ErrorCode.job_is_final, f"The job is {job.status}.")
-    _end(Job.objects.filter(pk=job.pk, status__in=LIVE), [job], to, error, by=by, failures=job.failures)
+    back = back_if_cancelled(job) if to == Status.CANCELED else None
+    _end(Job.objects.filter(pk=job.pk, status__in=LIVE), [job], to, error, by=by, failures=job.failures, back=back)
     _discard_after_commit(job)
 
 
@@ -462,9 +480,16 @@ def _locked(job_id: uuid.UUID) -> Job:
 
 
 def _end(
-    rows: QuerySet[Job], jobs: Sequence[Running | Job], to: Status, error: JobError, *, by: str, failures: int
+    rows: QuerySet[Job],
+    jobs: Sequence[Running | Job],
+    to: Status,
+    error: JobError,
+    *,
+    by: str,
+    failures: int,
+    back: int | None = None,
 ) -> list[Settled]:
-    """Set locked jobs to a final status, tell it, and refund what the code's rule says."""
+    """Set locked jobs to a final status, tell it, and refund: `back` tokens each, or what the code's rule says."""
     rows.update(
         status=to,
         finished_at=Now(),
@@ -473,12 +498,16 @@ def _end(
         error_code=error.code.name,
         error_message=error.message,
     )
-    refunded = error.code.row.refund
-    history.tell_all([job.pk for job in jobs], by=by, refunded=refunded)
+    if not error.code.row.refund:
+        back = 0
+    history.tell_all([job.pk for job in jobs], by=by, tokens=F("price") if back is None else Value(back))
     fault("refund.before")
-    if refunded:
+    if back is None:
         ledger.refund_many([(job.charge_id, error.code.name) for job in jobs if job.charge_id])
-    return [Settled(job, to, error.code, job.price if refunded else 0) for job in jobs]
+    elif back:
+        for job in jobs:
+            ledger.refund(job.charge_id, reason=error.code.name, amount=back)
+    return [Settled(job, to, error.code, job.price if back is None else back) for job in jobs]
 
 
 def _discard_after_commit(job: Running | Job) -> None:

@@ -1,12 +1,64 @@
-"""Limits, back-off and refund rules: pure functions of numbers and codes."""
+"""Prices, limits, back-off and refund rules: pure functions of numbers and codes."""
 
+import math
 import random
+from dataclasses import dataclass
 from datetime import timedelta
+from decimal import Decimal
 
 from .errors import ErrorCode
+from .kinds.base import Limits
+from .models import CancelRefund, StaleAction
 
 ROUND_ATTEMPTS = 20  # claims in one round, hand-backs included: no round goes on for ever
 HANDED_BACK = {ErrorCode.worker_shutdown}  # do not spend an attempt
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What the operator wants of one kind and tier; None leaves it to the kind. `docs/policies.md` explains each."""
+
+    price_percent: int = 100
+    run_limit: float | None = None  # seconds, as all that follow
+    stall_limit: float | None = None
+    max_attempts: int | None = None
+    timeout_seconds: float | None = None
+    stale_action: str = StaleAction.RETRY
+    cancel_refund: str = CancelRefund.FULL
+
+
+def price(own: int, rule: Rule) -> int:
+    """What a job costs whose kind asks for `own` tokens: whole tokens, rounded up."""
+    return -(-own * rule.price_percent // 100)
+
+
+def limits(own: Limits, rule: Rule) -> Limits:
+    """The limits that a job is sold with."""
+    return Limits(
+        run=rule.run_limit or own.run,
+        stall=rule.stall_limit or own.stall,
+        attempts=rule.max_attempts or own.attempts,
+    )
+
+
+def attempts(asked: int | None, own: Limits, rule: Rule) -> int:
+    """The attempts that a job is sold with: as asked for, but no more than a policy gives; else its kind's."""
+    if asked is None:
+        return rule.max_attempts or own.attempts
+    return min(asked, rule.max_attempts or asked)
+
+
+def back_if_cancelled(paid: int, rule: str | None, *, running: bool, progress: float) -> int:
+    """Whole tokens that cancelling a job of price `paid` gives back: all, unless it runs and its rule says less.
+
+    The unused part is what is left of `progress` (0.0 to 1.0), rounded up: in the user's favour.
+    """
+    if not running or rule in (None, CancelRefund.FULL):
+        return paid
+    if rule == CancelRefund.NONE:
+        return 0
+    left = 1 - Decimal(repr(progress))  # as the number reads: 1 - 0.7 in floats is a little more than 0.3
+    return min(paid, max(0, math.ceil(paid * left)))
 
 
 def backoff(failures: int, *, initial: float, factor: float, most: float, jitter: float | None = None) -> timedelta:

@@ -15,12 +15,16 @@ PREFIXES = (
     "SIMULATED_",
     "PRICE_",
     "RETRY_",
+    "RETENTION_",
+    "AWS_",
     "UPLOAD_",
     "MEDIA_",
     "INGEST_",
     "LLM_",
     "OPENROUTER_",
     "SPEECH_",
+    "ALERT_",
+    "EMAIL_",
 )
 NAMES = ("DEBUG", "SITE_URL", "SECRET_KEY", "CRON_SECRET", "CELERY_BROKER_URL", "STORAGE_URL", "HOST", "PORT")
 

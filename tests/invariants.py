@@ -1,5 +1,7 @@
 """What must hold after any run: SQL on the rows, then files and processes. One function checks all of it."""
 
+import math
+from decimal import Decimal
 from pathlib import Path
 
 from django.conf import settings
@@ -62,19 +64,27 @@ def history(job: Job) -> None:
 
 
 def charges(job: Job) -> None:
-    """One charge a paid round, and its refund exactly if the round ended in a status and code that give it back."""
+    """One charge a paid round, and its refund exactly if the round ended in a status and code that give it back: in
+    full, but for what was cancelled while it ran, which gives back what it was sold with."""
     booked = list(Transaction.objects.filter(reference__startswith=f"job:{job.pk}:").order_by("id"))
     charged = {row.pk: row for row in booked if row.kind == "CHARGE"}
     refunds = {row.reverses_id: row for row in booked if row.kind == "REFUND"}
     assert len(charged) == (job.round if job.price else 0), f"{job}: {len(charged)} charges in {job.round} rounds"
     assert set(refunds) <= set(charged)
-    for charge_id, row in refunds.items():
-        assert row.amount == -charged[charge_id].amount
+    for charge_id in set(refunds) - {job.charge_id}:
+        assert refunds[charge_id].amount == -charged[charge_id].amount
     if not job.price:
         return
     ended_badly = job.status in (Status.FAILED, Status.CANCELED)
-    due = ended_badly and ErrorCode[job.error_code].row.refund
-    assert (job.charge_id in refunds) == due, f"{job}: {job.status} {job.error_code}, refunds {refunds}"
+    due = job.price if ended_badly and ErrorCode[job.error_code].row.refund else 0
+    ended_from = [event.status for event in job.events.all()][-2:][0]
+    if (ended_from, job.status) == (Status.RUNNING, Status.CANCELED):
+        left = {"none": 0, "unused": math.ceil(job.price * (1 - Decimal(str(job.progress))))}
+        due = left.get(job.cancel_refund, due)
+    returned = refunds[job.charge_id].amount if job.charge_id in refunds else 0
+    assert returned == due, f"{job}: {job.status} {job.error_code}, refunds {refunds}, due {due}"
+    told = [event.tokens for event in job.events.all() if event.round == job.round and event.tokens > 0]
+    assert told == [due] * bool(due), f"{job}: events tell of refunds {told}, due {due}"
     for charge_id in set(charged) - {job.charge_id}:  # earlier rounds ended FAILED, refunded
         assert charge_id in refunds
 

@@ -16,6 +16,7 @@ class Kitchen(Kind):
     name = "KITCHEN"
     queue = "cpu"
     limits = Limits(run=20, stall=5)
+    tiers = ("BIG",)
     media = False
 
     class Params(serializers.Serializer):
@@ -32,6 +33,9 @@ class Kitchen(Kind):
 
     def price(self, params):
         return params["price"]
+
+    def tier(self, params):
+        return "BIG" if params["price"] >= 100 else ""
 
     def run(self, run):
         params = run.params

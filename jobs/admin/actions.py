@@ -97,6 +97,7 @@ def ask_then_act(page: ReadOnly, request: HttpRequest, verb: Verb, chosen: Query
         return None
     for job in jobs:
         job.applies = job.status in verb.applies_to
+        job.moves = lifecycle.back_if_cancelled(job) if verb is CANCEL else job.price
         job.label = status_label(job)
     return TemplateResponse(
         request,
@@ -108,7 +109,7 @@ def ask_then_act(page: ReadOnly, request: HttpRequest, verb: Verb, chosen: Query
             "verb": verb,
             "jobs": jobs,
             "count": sum(job.applies for job in jobs),
-            "tokens": sum(job.price for job in jobs if job.applies),
+            "tokens": sum(job.moves for job in jobs if job.applies),
             "form": form,
             "checkbox": ACTION_CHECKBOX_NAME,
         },

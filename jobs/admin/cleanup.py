@@ -22,7 +22,10 @@ class CleanupForm(BaseDialogForm):
     """What the dry run looks for. Empty fields take the platform's settings."""
 
     timeout = forms.FloatField(
-        required=False, label="Seconds without a heartbeat", widget=UnfoldAdminDecimalFieldWidget({"step": "any"})
+        required=False,
+        label="Seconds without a heartbeat",
+        help_text="Of kinds whose policy has no timeout of its own.",
+        widget=UnfoldAdminDecimalFieldWidget({"step": "any"}),
     )
     batch_size = forms.IntegerField(
         required=False, label="Jobs in one transaction", widget=UnfoldAdminIntegerFieldWidget
@@ -147,13 +150,15 @@ def _forecasts(run: CleanupRun, ids: list[str]) -> dict[str, str]:
     """What a cleanup would do now to the jobs of a dry run that are still stuck, in words by job id."""
     told = {}
     for job in cleanup.find_stuck(run.timeout).filter(pk__in=ids):
-        code = cleanup.verdict(job, run.timeout).code
+        error = cleanup.verdict(job, run.timeout)
         again, _ = policy.tries_again(
-            code,
-            retryable=code.row.retryable,
+            error.code,
+            retryable=error.retryable,
             failures=job.failures,
             max_attempts=job.max_attempts,
             round_attempts=job.round_attempts,
         )
-        told[str(job.pk)] = f"{code.name}: " + ("tried again" if again else f"failed, {job.price} tokens refunded")
+        told[str(job.pk)] = f"{error.code.name}: " + (
+            "tried again" if again else f"failed, {job.price} tokens refunded"
+        )
     return told

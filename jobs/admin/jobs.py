@@ -233,7 +233,7 @@ class JobAdmin(ReadOnly):
 
     # --- what an operator does ---------------------------------------------------------------------------------------
 
-    @admin.action(description="Cancel (refunded)", permissions=["operate"])
+    @admin.action(description="Cancel (refunded as sold)", permissions=["operate"])
     def cancel(self, request: HttpRequest, chosen: QuerySet[Job]):
         return ask_then_act(self, request, CANCEL, chosen)
 
@@ -249,7 +249,11 @@ class JobAdmin(ReadOnly):
         description="Cancel",
         icon="cancel",
         permissions=["operate"],
-        dialog=question("Cancel this job?", "It ends at once and its tokens are refunded.", yes="Cancel the job"),
+        dialog=question(
+            "Cancel this job?",
+            "It ends at once, refunded: in full while it waits, while it runs as its policy said when it was sold.",
+            yes="Cancel the job",
+        ),
     )
     def cancel_one(self, request: HttpRequest, form, object_id: str) -> HttpResponse:
         return self._one(request, CANCEL, object_id)

@@ -10,9 +10,9 @@ from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers
 from rest_framework.response import Response
 
-from .. import inputs, intake, kinds, lifecycle, queries
+from .. import inputs, intake, kinds, lifecycle, policies, queries
 from ..errors import ErrorCode, Refused
-from ..models import LIVE, Job, Status
+from ..models import LIVE, CancelRefund, Job, Status
 from . import objects
 from .base import KeysetPagination, StrictSerializer, View, idempotency_key, refuse_unknown_query, url
 from .permissions import may_act_on, may_operate, sees_all
@@ -52,6 +52,9 @@ class Estimate(serializers.Serializer):
     kind = serializers.CharField()
     params = serializers.DictField()
     cost = serializers.DictField(child=serializers.IntegerField())
+    cancel_refund = serializers.ChoiceField(
+        CancelRefund.choices, help_text="What comes back if it is cancelled while it runs; before that, everything."
+    )
 
 
 class JobFilter(filters.FilterSet):
@@ -175,8 +178,10 @@ class JobEstimate(View):
         kind = intake.kind_named(wanted.validated_data["kind"])
         params = intake.checked_params(kind, wanted.validated_data["params"])
         found = inputs.resolve(request.user.pk, kind, params)
-        tokens = intake.price_of(kind, params) + kind.price_of_inputs(inputs.sizes(found))
-        return Response({"kind": kind.name, "params": params, "cost": {"estimate": tokens}})
+        tokens = intake.price_of(kind, params, inputs.sizes(found))
+        rule = policies.rule(kind.name, kind.tier(params))
+        told = {"kind": kind.name, "params": params, "cost": {"estimate": tokens}, "cancel_refund": rule.cancel_refund}
+        return Response(told)
 
 
 class JobDetail(JobView):

@@ -114,6 +114,7 @@ class Kind:
     name: ClassVar[str]
     queue: ClassVar[str] = "cpu"
     limits: ClassVar[Limits] = Limits()
+    tiers: ClassVar[tuple[str, ...]] = ()  # all that `tier` may answer
     media: ClassVar[bool] = True  # reads user media: refused in production where the media walls are missing
     Params: ClassVar[type[serializers.Serializer]]
 

@@ -44,6 +44,7 @@ class Enhance(Kind):
 
     name = "ENHANCE"
     limits = LIMITS["4K"]
+    tiers = tuple(SIDES)
 
     class Params(serializers.Serializer):
         image = InputField(accepts=tuple(pictures.LOADERS))

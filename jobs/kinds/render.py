@@ -40,6 +40,7 @@ class Render(Kind):
 
     name = "RENDER"
     limits = Limits(run=1800, stall=60)  # seconds
+    tiers = ("1K", "2K", "4K")
 
     @property
     def queue(self) -> str:  # type: ignore[override]

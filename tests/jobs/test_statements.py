@@ -5,7 +5,7 @@ from django.db import connection
 from django.db.models.functions import Now
 from django.test.utils import CaptureQueriesContext
 
-from jobs import lifecycle, upkeep
+from jobs import lifecycle, policies, upkeep
 from jobs.errors import ErrorCode, JobError
 from jobs.models import Job
 
@@ -19,11 +19,24 @@ def statements(act) -> list[str]:
     return [row["sql"] for row in seen if not row["sql"].startswith(("BEGIN", "COMMIT", "SAVEPOINT", "RELEASE"))]
 
 
+@pytest.fixture(autouse=True)
+def _policies_known():
+    """Read once in a few seconds, by whoever submits first."""
+    policies.forget()
+    policies.rule("KITCHEN")
+
+
 def test_submit_charge_and_event(submit):
     assert len(statements(submit)) == (2 if ONE_FOR_TWO else 4)  # balance, ledger row, job, event
 
 
 def test_a_free_submit(submit):
+    assert len(statements(lambda: submit(price=0))) == (1 if ONE_FOR_TWO else 2)
+
+
+def test_one_submit_in_a_few_seconds_reads_the_policies(submit):
+    policies.forget()
+    assert len(statements(lambda: submit(price=0))) == (2 if ONE_FOR_TWO else 3)
     assert len(statements(lambda: submit(price=0))) == (1 if ONE_FOR_TWO else 2)
 
 
