@@ -1,5 +1,6 @@
 """RENDER on RunPod through the runner: each code of SYSTEMS A7 provoked, tokens back, no key anywhere, no stray."""
 
+import hashlib
 import threading
 
 import pytest
@@ -194,9 +195,10 @@ def test_a_picture_is_enhanced(ann, fake, monkeypatch, fault, code):
     monkeypatch.setitem(settings.JOBSITE, "ENHANCE_ENGINE", "runpod")
     monkeypatch.setattr(remote_worker, "work", DRAW)
     fake.plan = {fault: -1} if fault else {}
-    picture = ContentFile(media_files.picture())
-    upload = Upload(owner=ann, name="a.png", bytes=picture.size, sha256="0" * 64, content_type="image/png")
-    upload.key = artifacts.default_storage.save(f"uploads/{upload.pk}", picture)
+    picture = media_files.picture()
+    sha256 = hashlib.sha256(picture).hexdigest()
+    upload = Upload(owner=ann, name="a.png", bytes=len(picture), sha256=sha256, content_type="image/png")
+    upload.key = artifacts.default_storage.save(f"uploads/{upload.pk}", ContentFile(picture))
     upload.save()
     params = {"image": f"upload:{upload.pk}", "tier": "1K", "format": "jpeg"}
     job, _ = lifecycle.submit(ann.pk, "ENHANCE", checked_params(kinds.get("ENHANCE"), params), max_attempts=1)
@@ -205,7 +207,7 @@ def test_a_picture_is_enhanced(ann, fake, monkeypatch, fault, code):
     assert job.error_code == code, job.error_message
     if not code:
         with artifacts.default_storage.open(job.outputs.get().key) as stored:
-            picture = pyvips.Image.new_from_buffer(stored.read(), "")
-        assert (picture.width, picture.height) == (1024, 1024)
+            made = pyvips.Image.new_from_buffer(stored.read(), "")
+        assert (made.width, made.height) == (1024, 1024)
     assert balance(ann) == (1000 if code else 1000 - job.price)
     assert RemoteCall.objects.get().outcome == "COMPLETED"
