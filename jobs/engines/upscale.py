@@ -38,6 +38,7 @@ def work(task: dict[str, Any], progress: tool.Progress) -> dict[str, Any]:
         image = upright(task["path"], task["content_type"])
         made = enhance(image, task, progress)
         save(made, task, progress)
+        progress(1.0)
     except pictures.Unfit as unfit:
         raise JobError(ErrorCode.bad_input, f"{task['label']} {unfit}.") from unfit
     except pyvips.Error as wrong:
