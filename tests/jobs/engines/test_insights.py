@@ -163,6 +163,17 @@ def test_the_same_file_gives_the_same_analysis_and_pictures(sample, tmp_path):
         assert (tmp_path / "work" / chart["name"]).read_bytes() == (tmp_path / "third" / chart["name"]).read_bytes()
 
 
+def test_sketches_of_large_tables_are_near(sample, tmp_path, monkeypatch):
+    monkeypatch.setattr("jobs.engines.insights.EXACT_ROWS", 0)
+    monkeypatch.setattr("jobs.engines.insights.EXACT_QUARTILES", 0)
+    found, _other = analysed(tmp_path / "work", SAMPLE.read_bytes())
+    for near, exact in zip(found["profile"], sample[0]["profile"], strict=True):
+        assert near["query"] != exact["query"]
+        assert near["distinct"] == pytest.approx(exact["distinct"], rel=0.1)
+        if exact["type"] == "number":
+            assert near["quartiles"] == pytest.approx(exact["quartiles"], rel=0.05, abs=0.02)
+
+
 EDGES = {
     "one row": "a,b\n1,x\n",
     "all missing": "a,b\n,NA\n,NA\n",
