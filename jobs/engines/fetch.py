@@ -41,24 +41,17 @@ def fetch(
     """
     until = time.monotonic() + seconds
     address = _address(url, loopback=loopback)
-    host = address.host
-    ip = _resolve(host, address.port or (443 if address.scheme == "https" else 80), loopback=loopback)
-    headers = {"Host": address.netloc.decode("ascii"), "Accept-Encoding": "identity"}
-    extensions = {"sni_hostname": host} if address.scheme == "https" else {}
-    try:
-        with (
-            httpx.Client(timeout=SECONDS, trust_env=False, verify=address.scheme == "https") as client,
-            client.stream("GET", address.copy_with(host=ip), headers=headers, extensions=extensions) as answer,
-        ):
-            if answer.status_code != 200:
-                raise Failed(f"The file's host answered {answer.status_code}.")
-            if answer.headers.get("Content-Encoding", "identity") != "identity":
-                raise Failed("The file's host sent it compressed.")
-            if int(answer.headers.get("Content-Length", "0") or 0) > most:
-                raise Failed("The file is larger than allowed.")
-            _write(answer, target, most, until, check)
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        raise Failed("The file's host did not answer as it should.") from error
+    ips = _resolve(address.host, address.port or (443 if address.scheme == "https" else 80), loopback=loopback)
+    with httpx.Client(timeout=SECONDS, trust_env=False, verify=address.scheme == "https") as client:
+        for number, ip in enumerate(ips, 1):
+            try:
+                _pull(client, address, ip, target, most, until, check)
+                return
+            except httpx.ConnectError as error:
+                if number == len(ips):
+                    raise Failed("The file's host cannot be reached.") from error
+            except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+                raise Failed("The file's host did not answer as it should.") from error
 
 
 def is_loopback_url(url: str) -> bool:
@@ -96,18 +89,40 @@ def _address(url: str, *, loopback: bool) -> httpx.URL:
     return address
 
 
-def _resolve(host: str, port: int, *, loopback: bool) -> str:
-    """One address of `host`, after all of them were judged."""
+def _resolve(host: str, port: int, *, loopback: bool) -> list[str]:
+    """The first addresses of `host`, after all of them were judged."""
     try:
-        found = [entry[4][0] for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+        found = [str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
     except (OSError, UnicodeError) as error:
         raise Failed("The file's host has no address.") from error
-    allowed = all(is_public(str(ip)) for ip in found)
+    allowed = all(is_public(ip) for ip in found)
     if loopback and not allowed:
         allowed = all(ipaddress.ip_address(ip).is_loopback for ip in found)
     if not found or not allowed:
         raise Refused("The file's host is not on the open internet.")
-    return str(found[0])
+    return found[:3]
+
+
+def _pull(
+    client: httpx.Client,
+    address: httpx.URL,
+    ip: str,
+    target: Path,
+    most: int,
+    until: float,
+    check: Callable[[], None],
+) -> None:
+    """Connect to `ip` as the host of `address`, and write what it gives."""
+    headers = {"Host": address.netloc.decode("ascii"), "Accept-Encoding": "identity"}
+    extensions = {"sni_hostname": address.host} if address.scheme == "https" else {}
+    with client.stream("GET", address.copy_with(host=ip), headers=headers, extensions=extensions) as answer:
+        if answer.status_code != 200:
+            raise Failed(f"The file's host answered {answer.status_code}.")
+        if answer.headers.get("Content-Encoding", "identity") != "identity":
+            raise Failed("The file's host sent it compressed.")
+        if int(answer.headers.get("Content-Length", "0") or 0) > most:
+            raise Failed("The file is larger than allowed.")
+        _write(answer, target, most, until, check)
 
 
 def _write(answer: httpx.Response, target: Path, most: int, until: float, check: Callable[[], None]) -> None:

@@ -115,6 +115,20 @@ def test_the_address_that_was_judged_is_connected_to(resolve, monkeypatch, tmp_p
     assert seen == [(PUBLIC, "files.example.com", "files.example.com")]
 
 
+def test_the_next_address_is_tried_if_the_first_cannot_be_reached(resolve, monkeypatch, tmp_path):
+    resolve("2606:4700::1111", PUBLIC)
+    seen = []
+
+    def connect(self, method, url, headers, extensions):
+        seen.append(url.host)
+        raise httpx.ConnectError("no way there")
+
+    monkeypatch.setattr(httpx.Client, "stream", connect)
+    with pytest.raises(fetch.Failed, match="cannot be reached"):
+        fetch.fetch("https://files.example.com/x", tmp_path / "x", most=100, seconds=5)
+    assert seen == ["2606:4700::1111", PUBLIC]
+
+
 @pytest.mark.parametrize("ip", [PUBLIC, "8.8.8.8", "2606:4700::1111"])
 def test_public(ip):
     assert fetch.is_public(ip)
