@@ -82,11 +82,14 @@ def sell(request, kind_name: str, params: dict, *, key: str | None = None, prior
 
     Refused or ValidationError, with nothing written, for whatever is wrong with it.
     """
-    if priority and not may_operate(request):
-        detail = "Only operators may set a priority."
-        raise Refused(ErrorCode.invalid_request, detail, fields=[("priority", "not_allowed", detail)])
     kind = intake.kind_named(kind_name)
     params = intake.checked_params(kind, params)
+    reserved = [f"params.{name}" for name in sorted(kind.for_operators & params.keys())]
+    if priority:
+        reserved.append("priority")
+    if reserved and not may_operate(request):
+        fields = [(name, "not_allowed", "Is for operators only.") for name in reserved]
+        raise Refused(ErrorCode.invalid_request, f"Only operators may set {reserved[0]}.", fields=fields)
     intake.price_of(kind, params)
     if not (key and queries.knows_key(request.user.pk, key)):
         intake.check_room(request.user.pk, kind)

@@ -116,6 +116,7 @@ class Kind:
     limits: ClassVar[Limits] = Limits()
     tiers: ClassVar[tuple[str, ...]] = ()  # all that `tier` may answer
     media: ClassVar[bool] = True  # reads user media: refused in production where the media walls are missing
+    for_operators: ClassVar[frozenset[str]] = frozenset()  # params that reach beyond the caller's own things
     Params: ClassVar[type[serializers.Serializer]]
 
     def price(self, params: dict[str, Any]) -> int:
