@@ -219,27 +219,37 @@ def picture_filters(to: Format) -> str:
     )
 
 
-def encode(clip: Clip, to: Format | None, sound: tuple[int, int, bytes] | None, frames: int, stem: str) -> list[str]:
-    """FFmpeg's arguments that make `<stem>v.mp4` (pictures, if `to`) and `<stem>a.mp4` (sound, if `sound`) of a clip.
+@dataclass(frozen=True)
+class Encoding:
+    """One clip to be encoded anew: `<stem>v.mp4` (pictures, if `to`) and `<stem>a.mp4` (sound, if `sound`)."""
 
-    `frames` is how many pictures the clip brings; the sound is cut or filled up with silence to `clip.seconds`.
+    clip: Clip
+    to: Format | None
+    sound: tuple[int, int, bytes] | None
+    stem: str
+
+
+def encode(work: list[Encoding]) -> list[str]:
+    """The arguments of one FFmpeg that encodes several clips at once, each into its own files.
+
+    A clip brings `expected` pictures; its sound is cut or filled up with silence to their length.
     """
-    args = ffmpeg.source(clip.path, clip.content_type)
-    if sound and not clip.has_audio:
-        layout = "mono" if sound[1] == 1 else "stereo"
-        args += ["-f", "lavfi", "-i", f"anullsrc=r={sound[0]}:cl={layout}"]
-    if to:
-        args += ["-map", "0:V:0", "-vf", picture_filters(to), "-frames:v", str(frames)]
-        args += [*encode_pictures(to), f"{stem}v.mp4"]
-    if sound:
-        seconds = Fraction(frames) / to.fps if to else clip.seconds
-        args += [
-            "-map",
-            "0:a:0" if clip.has_audio else "1:a:0",
-            *encode_sound(sound, seconds, clip.lead),
-            f"{stem}a.mp4",
-        ]
-    return args
+    inputs: list[str] = []
+    outputs: list[str] = []
+    for one in work:
+        clip, to, sound = one.clip, one.to, one.sound
+        number = inputs.count("-i")
+        inputs += ffmpeg.source(clip.path, clip.content_type)
+        if to:
+            outputs += ["-map", f"{number}:V:0", "-vf", picture_filters(to), "-frames:v", str(clip.expected)]
+            outputs += [*encode_pictures(to), f"{one.stem}v.mp4"]
+        if sound:
+            seconds = Fraction(clip.expected) / to.fps if to else clip.seconds
+            if not clip.has_audio:
+                number += 1
+                inputs += ["-f", "lavfi", "-i", f"anullsrc=r={sound[0]}:cl={'mono' if sound[1] == 1 else 'stereo'}"]
+            outputs += ["-map", f"{number}:a:0", *encode_sound(sound, seconds, clip.lead), f"{one.stem}a.mp4"]
+    return [*inputs, *outputs]
 
 
 def encode_pictures(to: Format) -> list[str]:

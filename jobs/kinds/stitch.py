@@ -13,12 +13,13 @@ from rest_framework import serializers
 
 from jobs.engines import clips as clipping
 from jobs.engines import fades, ffmpeg, join, media, mp4
-from jobs.engines.clips import Clip, Format
+from jobs.engines.clips import Clip, Encoding, Format
 from jobs.errors import ErrorCode, JobError
 from jobs.kinds.base import InputField, Kind, Limits, Run, register
 from jobs.kinds.fields import EvenField, NumberField
 
 AUDIO_STEP = Fraction(40, 1000)  # seconds that sound and pictures may end apart
+AT_ONCE = 2  # clips that are encoded side by side
 LOOKED, ENCODED, JOINED = 0.05, 0.85, 0.95  # progress at the end of each stage
 
 
@@ -73,7 +74,7 @@ class Stitch(Kind):
 
 def look_closer(run: Run, clips: list[Clip]) -> Format:
     """Settle the film's format; clips whose pictures do not have it are read whole by a child, and refused if cut."""
-    wanted = {name: run.params.get(name) for name in ("width", "height", "fps")}
+    wanted: dict[str, Any] = {name: run.params.get(name) for name in ("width", "height", "fps")}
     if run.params.get("crossfade"):
         probe(run, clips)
         return clipping.choose(clips, copy=False, **wanted)
@@ -125,7 +126,7 @@ def look_at_sound(run: Run, clips: list[Clip]) -> tuple[int, int, bytes] | None:
 
 def encode(run: Run, clips: list[Clip], form: Format, sound: tuple[int, int, bytes] | None) -> None:
     """Give every clip its tracks for the film: its own where they fit, encoded ones where not."""
-    work = []
+    work: list[Encoding] = []
     for number, clip in enumerate(clips):
         own = clip.movie if clip.movie else mp4.Movie(None, None)
         if form.shape is not None and clipping.shape(clip) == form.shape:
@@ -134,23 +135,41 @@ def encode(run: Run, clips: list[Clip], form: Format, sound: tuple[int, int, byt
             clip.expected = form.frames(clip.seconds)
         if sound and clipping.copyable_audio(clip) == sound:
             clip.audio = clip.own_audio(clip.video.seconds if clip.video else clip.seconds)
-        if clip.video is None or (sound and clip.audio is None):
-            work.append((number, clip))
-    total = float(sum(clip.seconds for _number, clip in work)) or 1.0
+        new_sound = sound if clip.audio is None else None
+        if clip.video is None or new_sound:
+            work.append(Encoding(clip, None if clip.video else form, new_sound, f"part{number}"))
+    total = float(sum(one.clip.seconds for one in work)) or 1.0
     done = 0.0
-    for number, clip in work:
-        share = [LOOKED + (ENCODED - LOOKED) * part / total for part in (done, done + float(clip.seconds))]
-        done += float(clip.seconds)
-        new_video, new_sound = clip.video is None, bool(sound and clip.audio is None)
-        run.progress(share[0], f"encoding clip {number + 1} of {len(clips)}")
-        args = clipping.encode(
-            clip, form if new_video else None, sound if new_sound else None, clip.expected, f"part{number}"
-        )
-        with_label(clip.label, partial(run.ffmpeg, args, seconds=float(clip.seconds), start=share[0], end=share[1]))
-        if new_video:
-            clip.video = made_pictures(run, clip, f"part{number}v.mp4")
-        if new_sound:
-            clip.audio = made(run.workdir / f"part{number}a.mp4", clip.label).audio
+    for first in range(0, len(work), AT_ONCE):
+        group = work[first : first + AT_ONCE]
+        length = float(sum(one.clip.seconds for one in group))
+        share = [min(ENCODED, LOOKED + (ENCODED - LOOKED) * part / total) for part in (done, done + length)]
+        done += length
+        run.progress(share[0], f"encoding {' and '.join(one.clip.label for one in group)}")
+        encode_together(run, group, share)
+        for one in group:
+            if one.to:
+                one.clip.video = made_pictures(run, one.clip, f"{one.stem}v.mp4")
+            if one.sound:
+                one.clip.audio = made(run.workdir / f"{one.stem}a.mp4", one.clip.label).audio
+
+
+def encode_together(run: Run, group: list[Encoding], share: list[float]) -> None:
+    """Encode clips at once in one FFmpeg, so that one child is watched and killed; progress follows the longest.
+
+    If it fails, each is encoded alone: the one that is to blame is named, or each fits into memory.
+    """
+    longest = float(max(one.clip.seconds for one in group))
+    work = partial(run.ffmpeg, clipping.encode(group), seconds=longest, start=share[0], end=share[1])
+    if len(group) == 1:
+        return with_label(group[0].clip.label, work)
+    try:
+        work()
+    except JobError as failed:
+        if failed.retryable or failed.code not in (ErrorCode.ffmpeg_error, ErrorCode.out_of_memory):
+            raise
+        for one in group:
+            encode_together(run, [one], [share[1], share[1]])
 
 
 def blend(run: Run, clips: list[Clip], form: Format, sound: tuple[int, int, bytes] | None) -> list[mp4.Track]:
@@ -163,7 +182,7 @@ def blend(run: Run, clips: list[Clip], form: Format, sound: tuple[int, int, byte
             share = [
                 min(ENCODED, LOOKED + (ENCODED - LOOKED) * at / total) for at in (part.starts, part.starts + part.count)
             ]
-            run.progress(share[0], f"encoding clip {number + 1} of {len(clips)}")
+            run.progress(share[0], f"encoding {clip.label}")
             args = fades.encode(part, form, sound, f"part{number}")
             with_label(clip.label, partial(run.ffmpeg, args, seconds=length, start=share[0], end=share[1]))
             clip.expected = part.count

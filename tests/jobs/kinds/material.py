@@ -93,6 +93,15 @@ class Material:
         path.write_bytes(whole.read_bytes()[: int(whole.stat().st_size * share)])
         return path
 
+    def damaged(self, name: str) -> Path:
+        """That MP4 with a hole of zeros in its pictures; its index is whole."""
+        path = self.folder / f"damaged-{name}"
+        whole = bytearray(self(name).read_bytes())
+        begin = whole.index(b"mdat") + 4
+        whole[begin : begin + 20_000] = bytes(20_000)
+        path.write_bytes(whole)
+        return path
+
 
 @pytest.fixture(scope="session")
 def material(tmp_path_factory) -> Material:
