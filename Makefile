@@ -22,7 +22,7 @@ $(PY):
 	@$(PY) -m pip install -q --disable-pip-version-check --only-binary=:all: -r requirements.txt || { echo "pip could not install requirements.txt: check the network (or PIP_INDEX_URL), a 64-bit Linux with glibc, and the lines above; then try again."; exit 1; }
 	@touch $@
 
-$(DEV): requirements-dev.txt requirements.txt | $(PY)
+$(DEV): requirements-dev.txt requirements-s3.txt requirements.txt | $(PY)
 	@echo "installing what the tests need into .venv (once) …"
 	@$(PY) -m pip install -q --disable-pip-version-check --only-binary=:all: -r requirements-dev.txt || { echo "pip could not install requirements-dev.txt: check the network (or PIP_INDEX_URL), a 64-bit Linux with glibc, and the lines above; then try again."; exit 1; }
 	@touch $@ .venv/.run

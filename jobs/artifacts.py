@@ -1,4 +1,4 @@
-"""Files of outputs and uploads, over Django's storage API. An output exists only when an Artifact row names it."""
+"""Files of outputs and inputs in the storage. An output exists only when an Artifact row names it."""
 
 import errno
 import hashlib
@@ -6,15 +6,17 @@ import logging
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
-from django.core.files import File
+from django.conf import settings
 from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
 
+from . import blobs
+from .blobs import words as storage_words
 from .errors import ErrorCode, JobError
 from .faults import fault
 from .models import Artifact, Job, JobInput, Status, Upload
@@ -23,13 +25,6 @@ from .models.job import is_uuid
 log = logging.getLogger(__name__)
 
 CHUNK = 256 * 1024  # bytes: larger ones cost a third more, each in memory that is mapped anew
-
-
-class FinishedFile(File):
-    """A file that the storage may move instead of copying (Django's FileSystemStorage does)."""
-
-    def temporary_file_path(self) -> str:
-        return self.file.name
 
 
 @dataclass(frozen=True)
@@ -75,17 +70,14 @@ def _store(job_id: uuid.UUID, attempt: int, output: Output) -> Artifact:
     key = f"jobs/{job_id}/{attempt}/{output.name}"
     try:
         sealed = output.sealed.result()
-        with open(output.path, "rb") as local:
-            state = os.fstat(local.fileno())
-            if (state.st_size, state.st_mtime_ns) != (sealed.bytes, sealed.changed_ns):  # written to after it was named
-                sealed = seal(output.path)
-            if default_storage.exists(key):  # an earlier try of this same attempt
-                default_storage.delete(key)
-            default_storage.save(key, FinishedFile(local, name=key))
-            if default_storage.size(key) != sealed.bytes:  # Django's copy takes a short write for a whole one
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        state = output.path.stat()
+        if (state.st_size, state.st_mtime_ns) != (sealed.bytes, sealed.changed_ns):  # written to after it was named
+            sealed = seal(output.path)
+        blobs.put(output.path, key, label=f"Save file {output.name} for job {job_id}")
+        if blobs.size(key) != sealed.bytes:  # Django's copy takes a short write for a whole one
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     except OSError as error:
-        raise JobError(ErrorCode.storage_error, f"{output.name}: {storage_words(error)}") from error
+        raise blobs.job_error(output.name, error) from error
     fault("publish.stored")
     return Artifact(
         job_id=job_id,
@@ -98,35 +90,38 @@ def _store(job_id: uuid.UUID, attempt: int, output: Output) -> Artifact:
     )
 
 
-def storage_words(error: OSError) -> str:
-    """What went wrong with the storage, without paths."""
-    return os.strerror(error.errno) if error.errno else type(error).__name__
-
-
 def fetch(needed: JobInput, folder: Path, check: Callable[[], None]) -> Path:
     """Copy an input into a work folder and check it against its row's SHA-256; returns the local path.
 
     A copy, since a link would let a child that was taken over write to the stored file. `check` is called for each
-    piece and may raise. Touches no database (`needed` comes with its artifact or upload): it runs in a thread.
+    piece and may raise. Of the database it asks only the storage's breaker (`needed` comes with its artifact or
+    upload): it runs in a thread.
     JobError(input_gone) if its row or file is no longer there or has changed, storage_error if reading fails.
     """
     source: Artifact | Upload | None = needed.artifact or needed.upload
     if source is None:
         raise JobError(ErrorCode.input_gone, f"{needed.reference} was removed.")
     target = folder / f"input-{needed.pk}"
-    digest = hashlib.sha256()
-    try:
+
+    def copy() -> None:
+        digest = hashlib.sha256()
         with default_storage.open(source.key, "rb") as stored, open(target, "wb") as local:
             while chunk := stored.read(CHUNK):
                 digest.update(chunk)
                 local.write(chunk)
                 check()
+        if digest.hexdigest() != source.sha256:
+            raise blobs.Changed
+
+    try:
+        blobs.call(copy, f"Download {needed.reference} for job {needed.job_id}", check=check, quiet=False)
     except FileNotFoundError as error:
         raise JobError(ErrorCode.input_gone, f"{needed.reference} is no longer stored.") from error
     except OSError as error:
-        raise JobError(ErrorCode.storage_error, f"{needed.reference}: {storage_words(error)}") from error
-    if digest.hexdigest() != source.sha256:
-        raise JobError(ErrorCode.input_gone, f"{needed.reference} was changed in the storage after it was stored.")
+        raise blobs.job_error(needed.reference, error) from error
+    except blobs.Changed as error:
+        changed = f"{needed.reference} was changed in the storage after it was stored."
+        raise JobError(ErrorCode.input_gone, changed) from error
     return target
 
 
@@ -136,76 +131,83 @@ def fetch_key(key: str, target: Path, most: int, check: Callable[[], None]) -> P
     Whether the key may be read is the caller's affair. `check` is called for each piece and may raise.
     JobError: input_gone (it may come yet, so it is tried again), bad_input over `most` bytes, storage_error.
     """
-    try:
+
+    def copy() -> None:
         with default_storage.open(key, "rb") as stored, open(target, "wb") as local:
             while chunk := stored.read(CHUNK):
                 local.write(chunk)
                 if local.tell() > most:
                     raise JobError(ErrorCode.bad_input, f"{key} is larger than {most} bytes.")
                 check()
+
+    try:
+        blobs.call(copy, f"Download {key}", check=check, quiet=False)
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
         raise JobError(ErrorCode.input_gone, f"{key} is not in the storage.", retryable=True) from error
     except OSError as error:
-        raise JobError(ErrorCode.storage_error, f"{key}: {storage_words(error)}") from error
+        raise blobs.job_error(key, error) from error
     return target
 
 
 def discard(job_id: uuid.UUID, attempt: int | None = None) -> int:
     """Delete what one attempt (or the whole job) stored, except what an Artifact row names. Returns how many files.
 
-    The database is asked first and again for each prefix: if it cannot answer, nothing is deleted.
+    The database is asked first and again for each prefix: if it cannot answer, nothing is deleted. What a storage that
+    is down keeps is left to the daily sweep.
     """
-    prefix = f"jobs/{job_id}" + (f"/{attempt}" if attempt is not None else "")
-    files = list(_files(prefix))
-    if not files:
+    folder = f"jobs/{job_id}" + (f"/{attempt}" if attempt is not None else "")
+    try:
+        files = [blob.key for blob in blobs.listing(folder)]
+        if not files:
+            return 0
+        named = set(Artifact.objects.filter(job_id=job_id).values_list("key", flat=True))
+        gone = [key for key in files if key not in named]
+        for key in gone:
+            blobs.delete(key)
+        _remove_empty_folders(folder)
+    except OSError as error:
+        log.warning("Job %s: its files are left to the sweep: %s", job_id, storage_words(error))
         return 0
-    named = set(Artifact.objects.filter(job_id=job_id).values_list("key", flat=True))
-    gone = [key for key in files if key not in named]
-    for key in gone:
-        default_storage.delete(key)
-    _remove_empty_folders(prefix)
     return len(gone)
 
 
-def orphans() -> list[str]:
-    """Keys of stored outputs that nothing needs: no Artifact row, and no RUNNING attempt that may still publish them.
+def orphans() -> list[blobs.Blob]:
+    """Stored outputs that nothing needs: no Artifact row, and no RUNNING attempt that may still publish them.
 
     Files are listed first and the database asked afterwards, so what is published meanwhile is not in the answer.
     """
-    files = list(_files("jobs"))
+    files = blobs.listing("jobs")
     found = []
     for start in range(0, len(files), 500):
         batch = files[start : start + 500]
-        named = set(Artifact.objects.filter(key__in=batch).values_list("key", flat=True))
-        owners = {key: key.split("/")[1:3] for key in batch if key not in named}
+        named = set(Artifact.objects.filter(key__in=[blob.key for blob in batch]).values_list("key", flat=True))
+        owners = {blob: tuple(blob.key.split("/")[1:3]) for blob in batch if blob.key not in named}
         running = {
             (str(pk), str(attempt))
             for pk, attempt in Job.objects.filter(
-                pk__in=[job_id for job_id, _ in owners.values() if is_uuid(job_id)], status=Status.RUNNING
+                pk__in=[owner[0] for owner in owners.values() if is_uuid(owner[0])], status=Status.RUNNING
             ).values_list("pk", "attempt")
         }
-        found += [key for key, owner in owners.items() if tuple(owner) not in running]
+        found += [blob for blob, owner in owners.items() if owner not in running]
     return found
 
 
 def sweep() -> int:
-    """Delete orphaned outputs. Returns how many files."""
-    gone = orphans()
-    for key in gone:
-        default_storage.delete(key)
-        log.info("Orphaned file deleted: %s", key)
-        _remove_empty_folders(key.rpartition("/")[0])
-    return len(gone)
+    """Delete orphaned outputs. Returns how many files; stops at a storage that does not take a delete."""
+    gone = 0
+    for blob in orphans():
+        blobs.delete(blob.key)
+        log.info("Orphaned file deleted: %s", blob.key)
+        _remove_empty_folders(blob.key.rpartition("/")[0])
+        gone += 1
+    return gone
 
 
-def free_bytes() -> int | None:
-    """Free space of a local storage, None where the storage does not say."""
-    try:
-        return shutil.disk_usage(default_storage.path("")).free
-    except NotImplementedError:
-        return None
-    except FileNotFoundError:
-        return shutil.disk_usage(Path(default_storage.path("")).parent).free
+def free_bytes() -> int:
+    """Free space on the fuller disk: that of JOBSITE_HOME (database, work folders, uploads that arrive) or that of a
+    local storage. A bucket does not say what it has left."""
+    places = [settings.HOME] if blobs.is_remote() else [settings.HOME, Path(default_storage.path(""))]
+    return min(shutil.disk_usage(place if place.exists() else place.parent).free for place in places)
 
 
 def probe_writable() -> None:
@@ -214,23 +216,11 @@ def probe_writable() -> None:
     default_storage.delete(key)
 
 
-def _files(prefix: str) -> Iterator[str]:
-    try:
-        folders, files = default_storage.listdir(prefix)
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    for name in files:
-        yield f"{prefix}/{name}"
-    for folder in folders:
-        yield from _files(f"{prefix}/{folder}")
-
-
 def _remove_empty_folders(prefix: str) -> None:
     """Local storages keep folders; remove the empty ones, from the deepest up to `jobs/`."""
-    try:
-        folder = Path(default_storage.path(prefix))
-    except NotImplementedError:
+    if blobs.is_remote():
         return
+    folder = Path(default_storage.path(prefix))
     for path in [*sorted(folder.rglob("*"), reverse=True), folder, folder.parent]:
         if path.is_dir() and path != Path(default_storage.path("jobs")) and path != Path(default_storage.path("")):
             try:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
+from django.db import connections
 
 from . import artifacts, breakers, remote
 from .engines import ffmpeg, process, tool
@@ -168,7 +169,13 @@ class Attempt:
                 raise Abort
             self.alive()
 
-        return self._files.submit(work, *args, check)
+        def do() -> Any:
+            try:
+                return work(*args, check)
+            finally:
+                connections.close_all()  # this thread's own: a remote storage's breaker may have asked
+
+        return self._files.submit(do)
 
     # --- what the runner and the heartbeat thread call ------------------------------------------------------------
 

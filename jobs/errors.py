@@ -63,6 +63,9 @@ class ErrorCode(Enum):
     job_not_failed = Row("Only a FAILED job can be retried.", "Submit a new job.", http=409)
     job_in_use = Row("A live job needs this one's outputs.", "Wait until it has ended or cancel it.", http=409)
     upload_in_use = Row("A job needs this upload.", "Delete the job first.", http=409)
+    multipart_unavailable = Row(
+        "This platform takes no uploads in parts; send the file to /api/uploads/.", "Send it in one piece.", http=409
+    )
     reference_used = Row("This reference was booked before.", "Use a new reference.", http=409)
     too_large = Row("The request is larger than allowed.", "Send less.", http=413)
     unsupported_media_type = Row("This type of content is not taken here.", "Send application/json.", http=415)

@@ -434,23 +434,26 @@ def strand(job_id: uuid.UUID, *, ago: timedelta, by: str) -> Job:
     return Job.objects.get(pk=job.pk)
 
 
-def delete(job_id: uuid.UUID, *, by: str) -> int:
-    """Remove a job, its events and its outputs; a live one is cancelled first. Ledger rows stay.
+def delete(job_id: uuid.UUID, *, by: str, live: bool = True) -> int:
+    """Remove a job, its events and its outputs; a live one is cancelled first, or refused unless `live`. Ledger rows
+    stay.
 
     Returns how many output files are removed. Refused(job_in_use) while a live job needs one of them.
     """
     try:
-        return _delete(job_id, by=by)
+        return _delete(job_id, by=by, live=live)
     except IntegrityError as error:  # a job that needs the output was submitted at the same time
         raise Refused(ErrorCode.job_in_use) from error
 
 
 @write
-def _delete(job_id: uuid.UUID, *, by: str) -> int:
+def _delete(job_id: uuid.UUID, *, by: str, live: bool) -> int:
     job = _locked(job_id)
     if JobInput.objects.filter(artifact__job=job, job__status__in=LIVE).exists():
         raise Refused(ErrorCode.job_in_use)
     if job.status in LIVE:
+        if not live:
+            raise Refused(ErrorCode.job_in_use, f"The job is {job.status}.")
         _end_live(job, Status.CANCELED, JobError(ErrorCode.user_canceled), by=by)
     files = job.outputs.count()
     IdempotencyKey.objects.filter(job_id=job.pk).update(job_deleted_at=Now())

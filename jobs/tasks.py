@@ -22,7 +22,7 @@ from django.db import close_old_connections, connection
 
 from tokens import ledger
 
-from . import artifacts, cleanup, dispatch, kinds, remote, runner, upkeep
+from . import artifacts, blobs, cleanup, dispatch, integrity, kinds, parts, remote, retention, runner, upkeep
 from .heartbeat import heart
 from .kinds.base import REGISTRY
 from .uploads import sweep_unused
@@ -83,8 +83,21 @@ def sweep_remote() -> int:
 
 @shared_task(name="jobs.sweep_storage")
 def sweep_storage() -> int:
-    """Beat, daily: delete orphaned outputs and unused uploads. Returns how many files."""
-    return artifacts.sweep() + sweep_unused() if upkeep.take("sweep_storage") else 0
+    """Beat, daily: delete orphaned outputs and unused uploads, look whether the outputs are whole. Returns how many
+    files were deleted or found damaged."""
+    found = 0
+    for sweep in (artifacts.sweep, sweep_unused, parts.sweep, integrity.check) if upkeep.take("sweep_storage") else ():
+        try:
+            found += sweep()
+        except OSError as error:  # the next day will do; the other sweeps may meet other files
+            log.warning("The storage could not be swept: %s", blobs.words(error))
+    return found
+
+
+@shared_task(name="jobs.apply_retention")
+def apply_retention() -> int:
+    """Beat, hourly: delete jobs that ended longer ago than RETENTION_DAYS allows. Returns how many."""
+    return retention.apply() if upkeep.take("apply_retention") else 0
 
 
 @shared_task(name="jobs.reconcile_tokens")

@@ -18,6 +18,7 @@ def schedule() -> dict[str, tuple[str, float]]:
         "cleanup_stuck_jobs": ("jobs.cleanup_stuck_jobs", own["CLEANUP_SECONDS"]),
         "sweep_remote": ("jobs.sweep_remote", own["RUNPOD_SWEEP_SECONDS"]),
         "sweep_storage": ("jobs.sweep_storage", 86_400.0),
+        "apply_retention": ("jobs.apply_retention", 3600.0),
         "reconcile_tokens": ("jobs.reconcile_tokens", 86_400.0),
     }
 

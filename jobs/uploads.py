@@ -1,5 +1,6 @@
 """Files that users bring: taken in, and swept when nothing uses them."""
 
+import errno
 import logging
 import os
 import threading
@@ -9,16 +10,15 @@ from datetime import timedelta
 from pathlib import Path
 
 from django.conf import settings
-from django.core.files import File
-from django.core.files.storage import default_storage
 from django.db import Error, IntegrityError, connection, transaction
 from django.db.models import Exists, OuterRef
 from django.db.models.functions import Now
 from django.utils import timezone
 
+from . import blobs
 from .engines import delimited, media
 from .errors import ErrorCode, JobError, Refused
-from .models import LIVE, JobInput, Upload
+from .models import LIVE, JobInput, PartUpload, Upload
 from .models.job import uuid7
 from .transactions import write
 
@@ -29,35 +29,49 @@ ORPHAN_AGE = timedelta(hours=1)  # a file without a row that is older belongs to
 _probing = threading.BoundedSemaphore(2)  # media readers at once in one web process: each may take much memory
 
 
-def take_in(owner_id: int, file: File, *, path: Path, sha256: str, name: str) -> Upload:
+def take_in(owner_id: int, *, path: Path, sha256: str, name: str) -> Upload:
     """Keep a finished local file as the user's upload; the storage may move it away.
 
     Its type is judged from its bytes; of media, the streams are read behind the walls. Refused(bad_input) for an empty
     file, an unknown type, a video without pictures, a table with NULs or what breaks a cap; nothing is kept then.
     """
     size = path.stat().st_size
-    content_type = _judged(path) if size else None
-    if content_type is None:
-        detail = "is not a video, picture, sound or table (CSV) that can be read here." if size else "is empty."
-        raise _bad(f"The file {detail}")
-    upload = Upload(
-        id=uuid7(), owner_id=owner_id, name=label(name), bytes=size, sha256=sha256, content_type=content_type
-    )
+    content_type = judged(path)
+    number = uuid7()
+    about = {"name": label(name), "bytes": size, "sha256": sha256, "content_type": content_type}
+    upload = Upload(id=number, owner_id=owner_id, key=f"uploads/{number}", **about)
     try:
         with open(path, "rb") as written:
             os.fsync(written.fileno())  # the row will say that it is there
-        upload.key = default_storage.save(f"uploads/{upload.pk}", file)
+        blobs.put(path, upload.key, label=f"Save file {upload.name} for upload {number}")
+        if blobs.size(upload.key) != size:
+            blobs.delete(upload.key)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     except OSError as error:
-        log.warning("Storage refused an upload: %s", error)
-        raise Refused(ErrorCode.storage_full, retry_after=60.0) from error
+        raise storage_refuses(error) from error
     try:
         upload.save(force_insert=True)
     except Error:  # in doubt: the commit may have been done. If nobody can say, the sweep finds the file later
         connection.close_if_unusable_or_obsolete()
         if not Upload.objects.filter(pk=upload.pk).exists():
-            default_storage.delete(upload.key)
+            _delete(upload.key)
             raise
     return upload
+
+
+def storage_refuses(error: OSError) -> Refused:
+    """What a user is told when the storage does not take or give a file."""
+    log.warning("The storage refuses: %s", blobs.words(error))
+    return Refused(ErrorCode.storage_full, retry_after=getattr(error, "wait", 60.0))
+
+
+def judged(path: Path) -> str:
+    """The content type of a local file, from its bytes. Refused(bad_input) unless a kind can read it."""
+    content_type = _judged(path) if path.stat().st_size else None
+    if content_type is None:
+        known = "is not a video, picture, sound or table (CSV) that can be read here."
+        raise _bad(f"The file {known if path.stat().st_size else 'is empty.'}")
+    return content_type
 
 
 def _judged(path: Path) -> str | None:
@@ -104,7 +118,14 @@ def _remove(upload: Upload) -> None:
     if JobInput.objects.filter(upload_id=upload.pk, job__status__in=LIVE).exists():
         raise Refused(ErrorCode.upload_in_use)
     Upload.objects.filter(pk=upload.pk).delete()
-    transaction.on_commit(lambda: default_storage.delete(upload.key), robust=True)
+    transaction.on_commit(lambda: _delete(upload.key), robust=True)
+
+
+def _delete(key: str) -> None:
+    try:
+        blobs.delete(key)
+    except OSError as error:
+        log.warning("%s is left to the sweep: %s", key, blobs.words(error))
 
 
 def sweep_unused() -> int:
@@ -119,23 +140,29 @@ def sweep_unused() -> int:
         except Refused:  # a job took it meanwhile
             continue
         gone += 1
-    return gone + _sweep_orphans() + _sweep_temporary()
+    return gone + sweep_orphans() + _sweep_temporary()
 
 
-def _sweep_orphans() -> int:
-    try:
-        names = [f"uploads/{name}" for name in default_storage.listdir("uploads")[1]]
-    except FileNotFoundError:
-        return 0
-    gone = 0
-    for start in range(0, len(names), 500):
-        batch = names[start : start + 500]
-        known = set(Upload.objects.filter(key__in=batch).values_list("key", flat=True))
-        for key in set(batch) - known:
-            if timezone.now() - default_storage.get_modified_time(key) > ORPHAN_AGE:
-                default_storage.delete(key)
-                gone += 1
-    return gone
+def sweep_orphans() -> int:
+    """Delete stored uploads without a row. Returns how many."""
+    gone = orphans()
+    for blob in gone:
+        blobs.delete(blob.key)
+    return len(gone)
+
+
+def orphans() -> list[blobs.Blob]:
+    """Stored uploads without a row that are older than an hour: younger ones may still get theirs."""
+    old = timezone.now() - ORPHAN_AGE
+    files = [blob for blob in blobs.listing("uploads") if blob.changed_at < old]
+    found = []
+    for start in range(0, len(files), 500):
+        batch = files[start : start + 500]
+        keys = [blob.key for blob in batch]
+        known = {*Upload.objects.filter(key__in=keys).values_list("key", flat=True)}
+        known |= {*PartUpload.objects.filter(key__in=keys).values_list("key", flat=True)}
+        found += [blob for blob in batch if blob.key not in known]
+    return found
 
 
 def _sweep_temporary() -> int:

@@ -12,7 +12,7 @@ import environ
 from django.core.exceptions import ImproperlyConfigured
 from environ.fileaware_mapping import FileAwareMapping
 
-from jobsite import __version__
+from jobsite import __version__, storage
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -196,6 +196,13 @@ JOBSITE = {
     "UPLOAD_MAX_BYTES": whole("UPLOAD_MAX_BYTES", 2 * 1024**3, least=1),
     "UPLOAD_UNUSED_HOURS": whole("UPLOAD_UNUSED_HOURS", 24, least=1),  # then an unused upload is swept
     "DISK_FREE_BYTES": whole("DISK_FREE_BYTES", 200 * 1024**2),  # below this, intake answers 507
+    "STORAGE_CHECK_BYTES": whole("STORAGE_CHECK_BYTES", 1024**3),  # of outputs that are read again and compared, daily
+    "RETENTION_DAYS": whole("RETENTION_DAYS", 0),  # an ended job and its files go after so many days; 0: never
+    "RETENTION_DAYS_OF": {  # the same of one kind, which wins: RETENTION_DAYS_RENDER=30
+        name.removeprefix("RETENTION_DAYS_"): whole(name, 0)
+        for name in (name.removesuffix("_FILE") for name in os.environ)
+        if name.startswith("RETENTION_DAYS_")
+    },
     "MEDIA_MEMORY_BYTES": whole("MEDIA_MEMORY_BYTES", 2 * 1024**3, least=1),  # address space of one FFmpeg
     "MEDIA_FILE_BYTES": whole("MEDIA_FILE_BYTES", 8 * 1024**3, least=1),  # largest file that one FFmpeg may write
     # prices, whole tokens
@@ -352,15 +359,15 @@ else:
 
 # --- storage -------------------------------------------------------------------------------------------------------
 
-_storage = urlsplit(env.str("STORAGE_URL", (HOME / "storage").as_uri()))
-if _storage.scheme != "file" or _storage.netloc or not _storage.path.startswith("/"):
-    raise ImproperlyConfigured("STORAGE_URL must be file:///absolute/path.")
-STORAGE_ROOT = Path(unquote(_storage.path))
+STORAGE_URL = env.str("STORAGE_URL", (HOME / "storage").as_uri())
+STORAGE_ROOT = storage.folder(STORAGE_URL)  # None: it is a bucket
+_aws = {
+    "key_id": env.str("AWS_ACCESS_KEY_ID", ""),  # not set: boto3 looks for a role or a profile
+    "secret": env.str("AWS_SECRET_ACCESS_KEY", ""),
+    "token": env.str("AWS_SESSION_TOKEN", ""),
+}
 STORAGES = {
-    "default": {
-        "BACKEND": "django.core.files.storage.FileSystemStorage",
-        "OPTIONS": {"location": STORAGE_ROOT, "file_permissions_mode": 0o600, "directory_permissions_mode": 0o700},
-    },
+    "default": storage.backend(STORAGE_URL, **_aws),
     "staticfiles": {"BACKEND": "whitenoise.storage.CompressedStaticFilesStorage"},
 }
 WORK_ROOT = HOME / "work"  # one folder per running attempt
@@ -460,5 +467,6 @@ LOGGING = {
         "uvicorn": {"handlers": [], "propagate": True},  # its own handlers would print every line a second time
         "uvicorn.access": {"handlers": [], "propagate": True, "level": "WARNING"},
         "httpx": {"level": "WARNING"},
+        **{name: {"level": "WARNING"} for name in ("botocore", "boto3", "s3transfer", "urllib3")},  # signatures
     },
 }

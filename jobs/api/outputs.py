@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 
 from django.core.files.base import File
 from django.core.files.storage import default_storage
@@ -14,13 +15,17 @@ from django.utils.http import content_disposition_header, http_date
 from drf_spectacular.utils import OpenApiParameter, OpenApiTypes, extend_schema
 from rest_framework.request import Request
 
+from .. import blobs
 from ..errors import ErrorCode, Refused
 from ..models import Artifact, Status
+from ..models.artifact import Damage
 from .base import AnyAccept
 from .errors import MEDIA_TYPE, problem, request_id
 from .jobs import JobView
 
 CHUNK = 256 * 1024  # bytes
+LINK_SECONDS = 600  # that a link into the bucket opens for whoever has it
+CHANGED = "The stored file is not the one that the job made."
 SHOWN_TYPES = {  # all else is octets: a type that a browser would run never leaves here (FAULTS S27)
     *("video/mp4", "video/webm", "video/quicktime", "video/x-matroska", "image/png", "image/jpeg", "image/webp"),
     "image/tiff",
@@ -39,10 +44,11 @@ class JobOutput(JobView):
     @extend_schema(
         operation_id="jobs_output",
         parameters=[RANGE],
-        responses={(code, BYTES[1]): BYTES[0] for code in (200, 206)},
+        responses={**{(code, BYTES[1]): BYTES[0] for code in (200, 206)}, 302: None},
     )
     def get(self, request, job_id, name):
-        """Download an output. 410 if it is no longer stored, or no longer what was stored."""
+        """Download an output. 302 where it is kept in a bucket: to an address there, good for ten minutes, that wants
+        no key. 410 if it is no longer stored, or no longer what was stored."""
         job = self.job(job_id)
         known = Artifact.objects.filter(job=job, job__status=Status.SUCCEEDED, name=name)
         file = None if "\0" in name else known.first()  # PostgreSQL cannot be asked for a NUL
@@ -59,7 +65,11 @@ class JobOutput(JobView):
         headers["Content-Length"] = str(end - start)
         if span:
             headers["Content-Range"] = f"bytes {start}-{end - 1}/{file.bytes}"
-        return _answer(request, _opened(file), start, end, status=206 if span else 200, headers=headers)
+        status = 206 if span else 200
+        if not blobs.is_remote():
+            return _answer(request, _opened(file), start, end, status=status, headers=headers)
+        _check_stored(file)
+        return HttpResponse(status=status, headers=headers) if request.method == "HEAD" else _elsewhere(file, headers)
 
 
 def _headers(file: Artifact) -> dict[str, str]:
@@ -76,17 +86,47 @@ def _headers(file: Artifact) -> dict[str, str]:
 
 
 def _opened(file: Artifact) -> File:
-    """The stored file. Refused(output_gone) if it is not there, or not as long as it was when it was stored."""
-    try:
+    """The stored file. Refused(output_gone) if it is not there, or not what it was when it was stored."""
+    with _told(file):
         stored = default_storage.open(file.key, "rb")
+        if stored.size != file.bytes:
+            stored.close()
+            raise Refused(ErrorCode.output_gone, CHANGED)
+    return stored
+
+
+def _check_stored(file: Artifact) -> None:
+    with _told(file):
+        if blobs.size(file.key) != file.bytes:
+            raise Refused(ErrorCode.output_gone, CHANGED)
+
+
+@contextmanager
+def _told(file: Artifact) -> Iterator[None]:
+    """What the storage answers, and what the daily sweep found, as the caller is told."""
+    if file.damage == Damage.CONTENT:
+        raise Refused(ErrorCode.output_gone, CHANGED)
+    try:
+        yield
     except FileNotFoundError as error:
         raise Refused(ErrorCode.output_gone) from error
     except OSError as error:
-        raise Refused(ErrorCode.storage_full, "The storage does not give the file.") from error
-    if stored.size != file.bytes:
-        stored.close()
-        raise Refused(ErrorCode.output_gone, "The stored file is not the one that the job made.")
-    return stored
+        wait = getattr(error, "wait", None)
+        raise Refused(ErrorCode.storage_full, "The storage does not give the file.", retry_after=wait) from error
+
+
+def _elsewhere(file: Artifact, headers: dict[str, str]) -> HttpResponse:
+    """To the bucket, whose answer to a range is its own."""
+    address = default_storage.download_url(
+        file.key,
+        seconds=LINK_SECONDS,
+        disposition=headers["Content-Disposition"],
+        content_type=headers["Content-Type"],
+    )
+    # neither the link nor where it leads to is anybody's to keep: it opens without a key
+    return HttpResponse(
+        status=302, headers={"Location": address, "Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
+    )
 
 
 def _wanted(request: Request, headers: dict[str, str], size: int) -> tuple[int, int] | None:

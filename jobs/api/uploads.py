@@ -120,7 +120,7 @@ def brought(request) -> Upload:
     (file,) = files_sent
     path = Path(file.temporary_file_path())
     try:
-        return files.take_in(request.user.pk, file, path=path, sha256=file.sha256, name=file.name)
+        return files.take_in(request.user.pk, path=path, sha256=file.sha256, name=file.name)
     finally:
         path.unlink(missing_ok=True)
 

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from . import docs, jobs, outputs, probes, tokens, upkeep, uploads
+from . import docs, jobs, outputs, parts, probes, tokens, upkeep, uploads
 from .base import both
 from .dialects import urls as dialects
 
@@ -15,6 +15,8 @@ urlpatterns = [
     *both("api/jobs/<uuid:job_id>/outputs/<str:name>", outputs.JobOutput, "job-output"),
     *both("api/uploads", uploads.Uploads, "uploads"),
     *both("api/uploads/<uuid:upload_id>", uploads.UploadDetail, "upload"),
+    *both("api/uploads/multipart", parts.PartUploads, "part-uploads"),
+    *both("api/uploads/<uuid:upload_id>/complete", parts.PartUploadComplete, "part-upload-complete"),
     *both("api/tokens", tokens.Tokens, "tokens"),
     *both("api/admin/tokens", tokens.AdminTokens, "admin-tokens"),
     *both("api/admin/jobs/cleanup", upkeep.AdminCleanup, "admin-jobs-cleanup"),

@@ -21,13 +21,14 @@ def call(
     factor: float,
     most: float,
     check: Callable[[], None] = lambda: None,
+    quiet: bool = False,
 ) -> T:
     """Call `do` up to `tries` times while it raises one of `on`; the last one's exception is raised on.
 
     Waits `initial` seconds times `factor` for each failure, at most `most`, 75 to 100 % of it. `check` is called
     before each try and while waiting; what it raises ends the wait. `label` is logged with each try, so it must hold no
-    secret. An exception with a `retry_after` (seconds) is waited for at least that long, up to
-    `most`.
+    secret; if `quiet`, the first try is not worth a line. An exception with a `retry_after` (seconds) is waited for at
+    least that long, up to `most`.
     """
 
     def wait(state: tenacity.RetryCallState) -> float:
@@ -43,7 +44,8 @@ def call(
 
     def announce(state: tenacity.RetryCallState) -> None:
         check()
-        level = logging.INFO if state.attempt_number == 1 else logging.WARNING
+        first = logging.DEBUG if quiet else logging.INFO
+        level = first if state.attempt_number == 1 else logging.WARNING
         log.log(level, "%s: Attempt %s/%s", label, state.attempt_number, tries)
 
     exponential = tenacity.wait_exponential(multiplier=initial, exp_base=factor, max=most)

@@ -8,6 +8,7 @@ from .event import JobEvent
 from .idempotency import IdempotencyKey
 from .job import FINAL, LIVE, WAITING, Job, JobInput, Status
 from .key import ApiKey, Scope
+from .part_upload import PartUpload
 from .policy import CancelRefund, Policy, StaleAction
 from .remote import RemoteCall, RemoteState
 from .slot import Slot
@@ -28,6 +29,7 @@ __all__ = [
     "Job",
     "JobEvent",
     "JobInput",
+    "PartUpload",
     "Policy",
     "RemoteCall",
     "RemoteState",

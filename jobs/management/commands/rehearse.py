@@ -1,20 +1,23 @@
 """What the operator wants to have seen before it happens: a crash, and the four bad days of an analysis."""
 
+import errno
 import hashlib
 import json
 import shutil
 import threading
 import uuid
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
+from django.core.files.storage import default_storage
 from django.core.management import BaseCommand, CommandError
 from django.db import connection
 from rest_framework.utils.encoders import JSONEncoder
 
-from jobs import artifacts, kinds, lifecycle, runner, slots, uploads
+from jobs import kinds, lifecycle, runner, slots, uploads
 from jobs.errors import Refused
 from jobs.heartbeat import heart
 from jobs.kinds.base import Limits
@@ -70,7 +73,7 @@ class Command(BaseCommand):
         heart.slot = slots.register([])
         heart.start([], nudged=False)
         if what == "blob-retry":
-            artifacts.default_storage = _Flaky(artifacts.default_storage)
+            default_storage.save = _failing_twice(default_storage.save)
         if what == "cancel":
             threading.Timer(1.0, _cancel, [job.pk]).start()
         runner.run(lease)
@@ -92,9 +95,7 @@ class Command(BaseCommand):
         shutil.copyfile(SAMPLE, copy)
         digest = hashlib.sha256(copy.read_bytes()).hexdigest()
         try:
-            with open(copy, "rb") as file:
-                finished = artifacts.FinishedFile(file, name=str(copy))
-                upload = uploads.take_in(owner.pk, finished, path=copy, sha256=digest, name=SAMPLE.name)
+            upload = uploads.take_in(owner.pk, path=copy, sha256=digest, name=SAMPLE.name)
         finally:
             copy.unlink(missing_ok=True)
         params = {"file": f"upload:{upload.pk}", "header": "auto"}
@@ -107,17 +108,14 @@ def _cancel(job_id: uuid.UUID) -> None:
     connection.close()  # this thread's own
 
 
-class _Flaky:
-    """A storage whose first two saves fail."""
+def _failing_twice(save: Callable[..., str]) -> Callable[..., str]:
+    """A storage's `save` whose first two calls fail."""
+    left = [1, 2]
 
-    def __init__(self, storage):
-        self._storage, self._left = storage, 2
+    def flaky(*arguments, **options) -> str:
+        if left:
+            left.pop()
+            raise OSError(errno.EIO, "Input/output error, as rehearsed")
+        return save(*arguments, **options)
 
-    def __getattr__(self, name: str):
-        return getattr(self._storage, name)
-
-    def save(self, *arguments, **options):
-        if self._left:
-            self._left -= 1
-            raise OSError(5, "Input/output error, as rehearsed")
-        return self._storage.save(*arguments, **options)
+    return flaky

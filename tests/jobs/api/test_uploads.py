@@ -46,9 +46,9 @@ def test_an_upload_is_stored_measured_and_typed(as_ann):
 
 def test_a_large_file_is_never_held_in_memory(as_ann, monkeypatch):
     held = []
-    monkeypatch.setattr(uploads, "take_in", lambda owner, file, **about: held.append(file) or Upload(name="x"))
+    monkeypatch.setattr(uploads, "take_in", lambda owner, **about: held.append(about) or Upload(name="x"))
     bring(as_ann, b"x" * 3_000_000)
-    assert hasattr(held[0], "temporary_file_path")
+    assert isinstance(held[0]["path"], Path)
 
 
 def test_a_picture_is_an_input_too(as_ann):

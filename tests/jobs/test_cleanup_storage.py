@@ -1,0 +1,210 @@
+"""Making room: old jobs, orphans, retention, and whether what is kept is what it was."""
+
+import logging
+import os
+from datetime import timedelta
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from django.core.files.base import ContentFile
+from django.core.files.storage import default_storage
+from django.core.management import CommandError, call_command
+from django.db import OperationalError
+from django.db.models.functions import Now
+
+from jobs import integrity, lifecycle, retention, tasks
+from jobs.errors import ErrorCode, Refused
+from jobs.models import Artifact, Job, JobInput, Status, Tick, Upload
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def ended(succeeded):
+    """ended(days) → a SUCCEEDED job with a file of ten bytes that ended so long ago."""
+
+    def make(days: float) -> Job:
+        job = succeeded()
+        Job.objects.filter(pk=job.pk).update(finished_at=Now() - timedelta(days=days))
+        return job
+
+    return make
+
+
+@pytest.fixture
+def run(capsys):
+    def call(*arguments: str) -> str:
+        call_command("cleanup_storage", *arguments)
+        return capsys.readouterr().out
+
+    return call
+
+
+def stored() -> set[str]:
+    root = Path(default_storage.path(""))
+    return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
+
+
+def test_a_dry_run_shows_and_deletes_nothing(run, ended):
+    old, young = ended(8), ended(6)
+    shown = run("--days", "7")
+    assert f"{old.pk} KITCHEN SUCCEEDED, ended" in shown
+    assert str(young.pk) not in shown
+    assert shown.endswith("would delete 1 jobs, 1 files, 10 bytes; --execute does it\n")
+    assert len(stored()) == Job.objects.count() == 2
+
+
+def test_execute_deletes_the_old_ones_with_their_files(run, ended, submit, ann):
+    ended(8)
+    young, live = ended(6), submit()
+    assert run("--days", "7", "--execute") == "deleted 1 jobs, 1 files, 10 bytes\n"
+    assert set(Job.objects.all()) == {young, live}
+    assert stored() == {young.outputs.get().key}
+
+
+def test_one_kind_only(run, ended):
+    ended(8)
+    assert "would delete 0 jobs" in run("--days", "7", "--kind", "RENDER")
+    assert "would delete 1 jobs" in run("--days", "7", "--kind", "KITCHEN")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "Say --days N"),
+        (["--days", "-1"], "--days must be"),
+        (["--days", "nan"], "--days must be"),
+        (["--days", "7", "--kind", "RENDR"], "There is no kind RENDR"),
+    ],
+)
+def test_a_wrong_argument_is_named(run, arguments, says):
+    with pytest.raises(CommandError, match=says):
+        run(*arguments)
+
+
+def test_one_that_cannot_go_stops_no_other(run, ended, submit, capsys, monkeypatch):
+    needed, broken, third = ended(10), ended(9), ended(8)
+    JobInput.objects.create(job=submit(), reference=f"job:{needed.pk}", artifact=needed.outputs.get())
+    real = lifecycle.delete
+
+    def delete(job_id: UUID, **options):
+        if job_id == broken.pk:
+            raise OperationalError("planned")
+        return real(job_id, **options)
+
+    monkeypatch.setattr(lifecycle, "delete", delete)
+    with pytest.raises(CommandError, match="2 jobs could not be deleted"):
+        run("--days", "7", "--execute")
+    said = capsys.readouterr()
+    assert f"{needed.pk} is kept: {ErrorCode.job_in_use.row.sentence}" in said.err
+    assert f"{broken.pk} is kept: OperationalError" in said.err
+    assert not Job.objects.filter(pk=third.pk).exists()
+
+
+def test_a_job_that_lives_again_is_kept(submit):
+    job = submit()
+    with pytest.raises(Refused):
+        lifecycle.delete(job.pk, by="test", live=False)
+    assert Job.objects.get(pk=job.pk).status == Status.QUEUED
+
+
+def test_orphans_in_both_directions(run, ended, submit, ann):
+    whole, lost = ended(1), ended(1)
+    default_storage.delete(lost.outputs.get().key)
+    orphan = default_storage.save("jobs/nobody/1/film.mp4", ContentFile(b"12345"))
+    forgotten = default_storage.save("uploads/forgotten", ContentFile(b"123"))
+    os.utime(default_storage.path(forgotten), (0, 0))
+    Upload.objects.create(owner=ann, name="x", key="uploads/lost", bytes=1, sha256="0" * 64, content_type="image/png")
+    mine = default_storage.save("videos/mine.mp4", ContentFile(b"the operator's"))
+    shown = run("--orphaned")
+    assert f"{orphan}: no row, 5 bytes" in shown
+    assert f"{forgotten}: no row, 3 bytes" in shown
+    assert f"{lost.outputs.get().key}: not stored any more; its row stays" in shown
+    assert "uploads/lost: not stored any more; its row stays" in shown
+    assert "would delete 2 files, 8 bytes" in shown
+    assert len(stored()) == 4
+    assert "deleted 2 orphaned files" in run("--orphaned", "--execute")
+    assert stored() == {whole.outputs.get().key, mine}
+    assert Artifact.objects.count() == 2
+
+
+# --- retention --------------------------------------------------------------------------------------------------------
+
+
+def test_retention_keeps_everything_unless_told(ended):
+    ended(10_000)
+    assert tasks.apply_retention() == 0
+    assert Job.objects.count() == 1
+
+
+def test_retention_by_kind_wins_and_is_taken_once_a_period(ended, settings, caplog):
+    caplog.set_level(logging.INFO)
+    ended(8)
+    settings.JOBSITE = {**settings.JOBSITE, "RETENTION_DAYS": 1, "RETENTION_DAYS_OF": {"KITCHEN": 9}}
+    assert retention.apply() == 0
+    settings.JOBSITE = {**settings.JOBSITE, "RETENTION_DAYS_OF": {}}
+    Tick.objects.update(ran_at=None)
+    assert (tasks.apply_retention(), tasks.apply_retention()) == (1, 0)
+    assert stored() == set()
+    assert "Retention: 1 KITCHEN jobs older than 1 days, 1 files" in caplog.messages
+
+
+def test_retention_stops_when_its_time_is_over(ended, monkeypatch, settings):
+    ended(8)
+    settings.JOBSITE = {**settings.JOBSITE, "RETENTION_DAYS": 1}
+    monkeypatch.setattr(retention, "SECONDS", -1.0)
+    assert retention.apply() == 0
+
+
+# --- what is kept is what it was (FAULTS F30) ------------------------------------------------------------------------
+
+
+def path_of(job: Job) -> Path:
+    return Path(default_storage.path(job.outputs.get().key))
+
+
+@pytest.mark.parametrize(
+    ("hurt", "damage", "says"),
+    [
+        (lambda path: path.unlink(), "gone", "is not stored any more"),
+        (lambda path: os.truncate(path, 4), "size", "is of another size"),
+        (lambda path: path.write_bytes(b"01234x6789"), "content", "is changed"),
+    ],
+    ids=["deleted", "cut", "a byte flipped"],
+)
+def test_the_sweep_finds_what_is_not_as_it_was_and_the_download_says_so(succeeded, as_ann, caplog, hurt, damage, says):
+    sound, hurt_one = succeeded(), succeeded()
+    kept = path_of(hurt_one).read_bytes()
+    hurt(path_of(hurt_one))
+    assert tasks.sweep_storage() == 1
+    row = hurt_one.outputs.get()
+    assert row.damage == damage
+    assert f"Output dish.txt of job {hurt_one.pk} {says}" in caplog.messages
+    answer = as_ann.get(f"/api/jobs/{hurt_one.pk}/outputs/dish.txt/")
+    assert (answer.status_code, answer.json()["code"]) == (410, "output_gone")
+    assert sound.outputs.get().damage is None
+    path_of(hurt_one).parent.mkdir(parents=True, exist_ok=True)
+    path_of(hurt_one).write_bytes(kept)  # the operator brings it back from a backup
+    assert integrity.check() == 0
+    assert hurt_one.outputs.get().damage is None
+
+
+def test_the_sample_rotates_within_its_bytes(succeeded, settings):
+    settings.JOBSITE = {**settings.JOBSITE, "STORAGE_CHECK_BYTES": 25}  # two files of ten bytes
+    jobs = [succeeded() for _ in range(3)]
+    integrity.check()
+    first = {row.pk for row in Artifact.objects.filter(checked_at__isnull=False)}
+    integrity.check()
+    assert len(first) == 2
+    assert Artifact.objects.filter(checked_at__isnull=False).count() == len(jobs)
+
+
+def test_a_storage_that_fails_one_sweep_does_not_keep_the_others_from_theirs(monkeypatch, caplog):
+    def down() -> int:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("jobs.artifacts.sweep", down)
+    monkeypatch.setattr(integrity, "check", lambda: 7)
+    assert tasks.sweep_storage() == 7
+    assert "The storage could not be swept: Input/output error" in caplog.messages
