@@ -3,7 +3,6 @@
 import logging
 import os
 import signal
-import threading
 
 from billiard import active_children, current_process
 from celery import shared_task

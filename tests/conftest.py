@@ -11,6 +11,21 @@ if connection.vendor == "sqlite":  # a file: other processes open it too
     connection.settings_dict["TEST"]["NAME"] = os.path.join(os.environ["JOBSITE_HOME"], "test.sqlite3")
 
 
+def pytest_collection_modifyitems(config, items):
+    """What asks nothing of the database under test is run once, with SQLite."""
+    if connection.vendor == "postgresql":
+        apart = [item for item in items if item.get_closest_marker("once") or not _asks_the_database(item)]
+        config.hook.pytest_deselected(items=apart)
+        items[:] = [item for item in items if item not in set(apart)]
+
+
+def _asks_the_database(item) -> bool:
+    fixtures = {"db", "transactional_db", "_django_db_helper"} & set(getattr(item, "fixturenames", ()))
+    case = getattr(item, "cls", None)
+    marked = item.get_closest_marker("django_db") is not None
+    return bool(fixtures) or marked or (case is not None and issubclass(case, TransactionTestCase))
+
+
 def _teardown_with_triggers_lifted(case: TransactionTestCase) -> None:
     """The flush after a transactional test would be refused by the append-only triggers, and takes away the rows that
     migrations made: lift the ones, lay the others again."""

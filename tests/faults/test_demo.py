@@ -18,6 +18,8 @@ from jobsite.demo_screen import Screen
 from tests import media_files
 from tests.waiting import until
 
+pytestmark = pytest.mark.once
+
 
 class Demo:
     """Demos that keep their films under `home`. The environment names a database and a port that it must not touch."""
