@@ -2,6 +2,7 @@
 
 An attempt is a lease with a fencing token: what a run writes is conditional on (id, RUNNING, attempt), so a run that
 was cancelled, reaped or replaced can write nothing. Jobs are locked by id, then accounts by id, everywhere.
+`submit` and `adopt`, which make the row, are in `sale`.
 """
 
 import json
@@ -13,18 +14,18 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from django.conf import settings
-from django.db import Error, IntegrityError, connection, transaction
+from django.db import IntegrityError, connection, transaction
 from django.db.models import F, QuerySet, Value
 from django.db.models.functions import Now
 
 from tokens import ledger
 
-from . import artifacts, dispatch, history, intake, kinds, policies, policy
+from . import artifacts, dispatch, history, policy
 from .errors import ErrorCode, JobError, LeaseLost, Refused
 from .faults import fault
-from .inputs import resolve, sizes
 from .models import FINAL, LIVE, WAITING, Artifact, IdempotencyKey, Job, JobEvent, JobInput, Status
-from .models.job import uuid7
+from .sale import adopt as adopt  # callers know one place
+from .sale import submit as submit
 from .transactions import write
 
 log = logging.getLogger(__name__)
@@ -77,104 +78,7 @@ class Settled:
     tokens: int  # refunded
 
 
-# --- submit and retry: into the queue ------------------------------------------------------------------------------
-
-
-def submit(
-    owner_id: int,
-    kind_name: str,
-    params: dict[str, Any],
-    *,
-    key: str | None = None,
-    body_hash: str = "",
-    priority: int = 0,
-    max_attempts: int | None = None,
-    metadata: dict[str, Any] | None = None,
-) -> tuple[Job, bool]:
-    """Sell one job of validated `params`: charge its price, queue it, nudge a worker after the commit.
-
-    Returns (job, True), or (the earlier job, False) when `key` already made one from the same `body_hash`.
-    Price, limits, attempts and what a cancel gives back are as the kind's policy says now; the job keeps them.
-    Raises Refused (input_not_found, bad_input, insufficient_tokens, idempotency_key_reused, or invalid_request for a
-    price out of bounds) with nothing written.
-    A commit whose answer got lost is looked up by the id chosen here.
-    """
-    if key and (earlier := _made_by(owner_id, key, body_hash)):
-        return earlier, False
-    kind = kinds.get(kind_name)
-    tier = kind.tier(params)
-    rule = policies.rule(kind.name, tier)
-    limits = policy.limits(kind.limits_for(params), rule)
-    inputs = resolve(owner_id, kind, params)
-    job = Job(
-        id=uuid7(),
-        owner_id=owner_id,
-        kind=kind.name,
-        tier=tier,
-        queue=kind.queue,
-        priority=priority,
-        params=params,
-        metadata=metadata or {},
-        max_attempts=policy.attempts(max_attempts, limits, rule),
-        run_limit=limits.run,
-        stall_limit=limits.stall,
-        price=intake.price_of(kind, params, sizes(inputs)),
-        cancel_refund=rule.cancel_refund,
-    )
-    try:
-        _sell(job, inputs, key, body_hash)
-    except ledger.InsufficientTokens as error:
-        raise Refused(ErrorCode.insufficient_tokens, f"This job costs {job.price} tokens.") from error
-    except IntegrityError:  # the same key at the same time, or an input deleted at the same time
-        if key and (earlier := _made_by(owner_id, key, body_hash)):
-            return earlier, False
-        resolve(owner_id, kind, params)
-        raise
-    except Error:  # in doubt: the commit may have been done
-        connection.close_if_unusable_or_obsolete()
-        if not Job.objects.filter(pk=job.pk).exists():
-            raise
-        dispatch.nudge(job.queue)
-    log.info("Job %s submitted: %s for user %s, %s tokens", job.pk, job.kind, owner_id, job.price)
-    return job, True
-
-
-@write
-def _sell(job: Job, inputs: list[JobInput], key: str | None, body_hash: str) -> None:
-    if job.price:
-        job.charge = ledger.charge(job.owner_id, job.price, reference=f"job:{job.pk}:1")
-    history.begin(job, by=f"user:{job.owner_id}")
-    if inputs:
-        for needed in inputs:
-            needed.pk, needed.job = None, job  # no number of a try that was undone: on SQLite it may be another's now
-        JobInput.objects.bulk_create(inputs)
-    if key:
-        IdempotencyKey.objects.create(owner_id=job.owner_id, key=key, body_hash=body_hash, job_id=job.pk)
-    fault("submit.before_commit")
-    dispatch.nudge(job.queue)
-
-
-@write
-def adopt(job: Job, *, by: str) -> bool:
-    """Keep an ended job of another system, unsaved and free of charge. False if its id is known already."""
-    if Job.objects.filter(pk=job.pk).exists():
-        return False
-    job.save(force_insert=True)
-    history.tell(job.pk, 1, 0, Status(job.status), by=by, message="Imported.")
-    return True
-
-
-def _made_by(owner_id: int, key: str, body_hash: str) -> Job | None:
-    """The job that this key made, if any. Refused if it came with another body, or the job was deleted since."""
-    used = IdempotencyKey.objects.filter(owner_id=owner_id, key=key).first()
-    if used is None:
-        return None
-    if used.body_hash != body_hash:
-        raise Refused(ErrorCode.idempotency_key_reused)
-    job = Job.objects.filter(pk=used.job_id).first()
-    if job is None:
-        raise Refused(ErrorCode.not_found, "The job that this Idempotency-Key made was deleted.")
-    return job
+# --- retry: back into the queue -------------------------------------------------------------------------------------
 
 
 @write
@@ -508,8 +412,8 @@ def _end(
     if back is None:
         ledger.refund_many([(job.charge_id, error.code.name) for job in jobs if job.charge_id])
     elif back:
-        for job in jobs:
-            ledger.refund(job.charge_id, reason=error.code.name, amount=back)
+        for charge_id in filter(None, [job.charge_id for job in jobs]):
+            ledger.refund(charge_id, reason=error.code.name, amount=back)
     return [Settled(job, to, error.code, job.price if back is None else back) for job in jobs]
 
 

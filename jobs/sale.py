@@ -1,0 +1,115 @@
+"""Selling a job: its price is charged, its row and first event written, a worker nudged; once per Idempotency-Key."""
+
+import logging
+from typing import Any
+
+from django.db import Error, IntegrityError, connection
+
+from tokens import ledger
+
+from . import dispatch, history, intake, kinds, policies, policy
+from .errors import ErrorCode, Refused
+from .faults import fault
+from .inputs import resolve, sizes
+from .models import IdempotencyKey, Job, JobInput, Status
+from .models.job import uuid7
+from .transactions import write
+
+log = logging.getLogger(__name__)
+
+
+def submit(
+    owner_id: int,
+    kind_name: str,
+    params: dict[str, Any],
+    *,
+    key: str | None = None,
+    body_hash: str = "",
+    priority: int = 0,
+    max_attempts: int | None = None,
+    metadata: dict[str, Any] | None = None,
+) -> tuple[Job, bool]:
+    """Sell one job of validated `params`: charge its price, queue it, nudge a worker after the commit.
+
+    Returns (job, True), or (the earlier job, False) when `key` already made one from the same `body_hash`.
+    Price, limits, attempts and what a cancel gives back are as the kind's policy says now; the job keeps them.
+    Raises Refused (input_not_found, bad_input, insufficient_tokens, idempotency_key_reused, or invalid_request for a
+    price out of bounds) with nothing written.
+    A commit whose answer got lost is looked up by the id chosen here.
+    """
+    if key and (earlier := _made_by(owner_id, key, body_hash)):
+        return earlier, False
+    kind = kinds.get(kind_name)
+    tier = kind.tier(params)
+    rule = policies.rule(kind.name, tier)
+    limits = policy.limits(kind.limits_for(params), rule)
+    inputs = resolve(owner_id, kind, params)
+    job = Job(
+        id=uuid7(),
+        owner_id=owner_id,
+        kind=kind.name,
+        tier=tier,
+        queue=kind.queue,
+        priority=priority,
+        params=params,
+        metadata=metadata or {},
+        max_attempts=policy.attempts(max_attempts, limits, rule),
+        run_limit=limits.run,
+        stall_limit=limits.stall,
+        price=intake.price_of(kind, params, sizes(inputs)),
+        cancel_refund=rule.cancel_refund,
+    )
+    try:
+        _sell(job, inputs, key, body_hash)
+    except ledger.InsufficientTokens as error:
+        raise Refused(ErrorCode.insufficient_tokens, f"This job costs {job.price} tokens.") from error
+    except IntegrityError:  # the same key at the same time, or an input deleted at the same time
+        if key and (earlier := _made_by(owner_id, key, body_hash)):
+            return earlier, False
+        resolve(owner_id, kind, params)
+        raise
+    except Error:  # in doubt: the commit may have been done
+        connection.close_if_unusable_or_obsolete()
+        if not Job.objects.filter(pk=job.pk).exists():
+            raise
+        dispatch.nudge(job.queue)
+    log.info("Job %s submitted: %s for user %s, %s tokens", job.pk, job.kind, owner_id, job.price)
+    return job, True
+
+
+@write
+def _sell(job: Job, inputs: list[JobInput], key: str | None, body_hash: str) -> None:
+    if job.price:
+        job.charge = ledger.charge(job.owner_id, job.price, reference=f"job:{job.pk}:1")
+    history.begin(job, by=f"user:{job.owner_id}")
+    if inputs:
+        for needed in inputs:
+            needed.pk, needed.job = None, job  # no number of a try that was undone: on SQLite it may be another's now
+        JobInput.objects.bulk_create(inputs)
+    if key:
+        IdempotencyKey.objects.create(owner_id=job.owner_id, key=key, body_hash=body_hash, job_id=job.pk)
+    fault("submit.before_commit")
+    dispatch.nudge(job.queue)
+
+
+@write
+def adopt(job: Job, *, by: str) -> bool:
+    """Keep an ended job of another system, unsaved and free of charge. False if its id is known already."""
+    if Job.objects.filter(pk=job.pk).exists():
+        return False
+    job.save(force_insert=True)
+    history.tell(job.pk, 1, 0, Status(job.status), by=by, message="Imported.")
+    return True
+
+
+def _made_by(owner_id: int, key: str, body_hash: str) -> Job | None:
+    """The job that this key made, if any. Refused if it came with another body, or the job was deleted since."""
+    used = IdempotencyKey.objects.filter(owner_id=owner_id, key=key).first()
+    if used is None:
+        return None
+    if used.body_hash != body_hash:
+        raise Refused(ErrorCode.idempotency_key_reused)
+    job = Job.objects.filter(pk=used.job_id).first()
+    if job is None:
+        raise Refused(ErrorCode.not_found, "The job that this Idempotency-Key made was deleted.")
+    return job
