@@ -26,7 +26,7 @@ class TaskInline(beat.PeriodicTaskInline, TabularInline):
 
 @admin.register(PeriodicTask)
 class PeriodicTaskAdmin(beat.PeriodicTaskAdmin, ModelAdmin):
-    """What Beat sends when. The platform's own entries come back at Beat's next start; `enabled` stays as it was set."""
+    """What Beat sends when. Our own entries come back at Beat's next start; `enabled` stays as you set it."""
 
     form = TaskForm
     date_hierarchy = None
