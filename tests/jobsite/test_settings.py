@@ -36,6 +36,7 @@ def read(environment, monkeypatch):
     def values(**variables: str) -> dict:
         with monkeypatch.context() as patch:
             patch.setattr(os, "environ", environment(**variables))
+            patch.delitem(sys.modules, "jobsite.environment", raising=False)
             return runpy.run_path(str(ROOT / "jobsite" / "settings.py"))
 
     return values
