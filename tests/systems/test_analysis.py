@@ -2,6 +2,7 @@
 
 import json
 import signal
+import sys
 
 import pytest
 from django.conf import settings
@@ -117,3 +118,19 @@ def test_shutdown_fails_what_has_one_attempt_and_gives_the_tokens_back(platform,
         "Worker shutdown complete.",
     ):
         assert line in log, line
+
+
+def test_the_four_rehearsals(platform):
+    """`manage.py rehearse`: each says the document's lines, ends as it says, and needs no broker and no worker."""
+    lines = {
+        "blob-retry": ["Attempt 2/3", "Attempt 3/3", '"status": "completed"'],
+        "llm-failure": ["LLM call (deepseek/deepseek-r1): Attempt 2/2", '"status": "completed"'],
+        "cancel": [" was cancelled during ", '"status": "cancelled"'],
+        "timeout": [" has timed out", " timed out during processing.", '"error": "timeout"'],
+    }
+    for what in lines:
+        platform.start(what, [sys.executable, "manage.py", "rehearse", what])
+    for what, expected in lines.items():
+        assert platform.children[what].wait(60) == 0, platform.log(what)
+        for line in [*expected, f"{what}: as documented"]:
+            assert line in platform.log(what), (what, line)
