@@ -2,13 +2,12 @@
 
 import math
 from decimal import Decimal
-from pathlib import Path
 
 from django.conf import settings
 from django.core.files.storage import default_storage
 from django.db.models import Sum
 
-from jobs import slots
+from jobs import blobs, slots
 from jobs.errors import ErrorCode
 from jobs.models import FINAL, Artifact, Job, Status
 from tokens import ledger
@@ -99,8 +98,7 @@ def outputs(job: Job) -> None:
 
 def strays() -> None:
     """No stored output without a row, no work folder without a living process that runs something."""
-    root = Path(default_storage.path("jobs"))
-    stored = {str(path.relative_to(root.parent)) for path in root.rglob("*") if path.is_file()}
+    stored = {blob.key for blob in blobs.listing("jobs")}
     named = set(Artifact.objects.values_list("key", flat=True))
     running = {f"jobs/{pk}/" for pk in Job.objects.filter(status=Status.RUNNING).values_list("pk", flat=True)}
     assert not [key for key in stored - named if not key.startswith(tuple(running))], stored - named
