@@ -192,6 +192,13 @@ class Platform:
     def log(self, name: str) -> str:
         return self.logs[name].read_text(errors="replace")
 
+    def is_well(self) -> bool:
+        """Whether /health is green; what is red is printed, for the test that waits in vain."""
+        status, report = self.get("/health")
+        if status != 200:
+            print(status, report)
+        return status == 200
+
     # --- work -------------------------------------------------------------------------------------------------------
 
     def get(self, path: str, key: str = "", method: str = "GET", body: dict | None = None, timeout: float = 10):

@@ -40,11 +40,11 @@ def test_two_beats_have_one_effect_and_one_of_them_is_enough(platform, ann):
 def test_a_dead_beat_is_red_and_a_new_one_goes_on(platform, ann):
     platform.up()
     platform.web()
-    until(lambda: platform.get("/health")[0] == 200, seconds=30)
+    until(platform.is_well, seconds=30)
     platform.kill("beat")
     job = cook(ann, fail_times=1, code="storage_error")
     until(lambda: platform.get("/health")[0] == 503, seconds=30)
     assert job.events.filter(status=Status.RETRY).exists()
     platform.beat("new")
     assert final(job)[0].status == Status.SUCCEEDED
-    until(lambda: platform.get("/health")[0] == 200, seconds=30)
+    until(platform.is_well, seconds=30)
