@@ -61,19 +61,24 @@ def seal(path: Path, check: Callable[[], None] = lambda: None) -> Seal:
     return Seal(state.st_size, digest.hexdigest(), state.st_mtime_ns)
 
 
-def store(job_id: uuid.UUID, attempt: int, outputs: list[Output]) -> list[Artifact]:
-    """Put files under `jobs/<id>/<attempt>/` and return their unsaved rows. JobError(storage_error) if it fails."""
-    return [_store(job_id, attempt, output) for output in outputs]
+def store(
+    job_id: uuid.UUID, attempt: int, outputs: list[Output], check: Callable[[], None] = lambda: None
+) -> list[Artifact]:
+    """Put files under `jobs/<id>/<attempt>/` and return their unsaved rows. JobError(storage_error) if it fails.
+
+    `check` is called before each try of each call, and while waiting for the next; what it raises ends the wait.
+    """
+    return [_store(job_id, attempt, output, check) for output in outputs]
 
 
-def _store(job_id: uuid.UUID, attempt: int, output: Output) -> Artifact:
+def _store(job_id: uuid.UUID, attempt: int, output: Output, check: Callable[[], None]) -> Artifact:
     key = f"jobs/{job_id}/{attempt}/{output.name}"
     try:
         sealed = output.sealed.result()
         state = output.path.stat()
         if (state.st_size, state.st_mtime_ns) != (sealed.bytes, sealed.changed_ns):  # written to after it was named
             sealed = seal(output.path)
-        blobs.put(output.path, key, label=f"Save file {output.name} for job {job_id}")
+        blobs.put(output.path, key, label=f"Save file {output.name} for job {job_id}", check=check)
         if blobs.size(key) != sealed.bytes:  # Django's copy takes a short write for a whole one
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     except OSError as error:

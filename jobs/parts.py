@@ -61,18 +61,23 @@ def begin(owner_id: int, *, name: str, size: int, sha256: str = "") -> Begun:
     return Begun(upload, part, urls, timezone.now() + timedelta(seconds=SECONDS))
 
 
+def find(owner_id: int, upload_id: uuid.UUID) -> PartUpload | Upload:
+    """What a user began under this id, or the upload that it became. Refused(not_found)."""
+    for rows in (PartUpload.objects, Upload.objects):
+        if found := rows.filter(owner_id=owner_id, pk=upload_id).first():
+            return found
+    raise Refused(ErrorCode.not_found)
+
+
 def complete(owner_id: int, upload_id: uuid.UUID, etags: list[str]) -> Upload:
     """Put the parts together, judge the file as any upload, and take it in. Asked again, it answers the same.
 
     Refused: not_found; invalid_request if the parts are not those that were sent; bad_input for what no upload may be,
     also another size or SHA-256 than was announced: then nothing is kept.
     """
-    begun = PartUpload.objects.filter(owner_id=owner_id, pk=upload_id).first()
-    if begun is None:
-        done = Upload.objects.filter(owner_id=owner_id, pk=upload_id).first()
-        if done is None:
-            raise Refused(ErrorCode.not_found)
-        return done
+    begun = find(owner_id, upload_id)
+    if isinstance(begun, Upload):
+        return begun
     intake.check_disk(begun.bytes)
     _put_together(begun, etags)
     try:

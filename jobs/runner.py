@@ -143,7 +143,7 @@ def _settle(attempt: Attempt, error: JobError | LeaseLost | None) -> None:
     try:
         if error is None:
             try:
-                stored = artifacts.store(lease.job_id, lease.attempt, attempt.outputs)
+                stored = artifacts.store(lease.job_id, lease.attempt, attempt.outputs, attempt.check)
                 attempt.check()
                 fault("publish.before_commit")
                 _until_answered(attempt, lambda: lifecycle.succeed(lease, stored), {Status.SUCCEEDED})

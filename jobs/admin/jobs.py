@@ -66,7 +66,7 @@ class OutputInline(ReadOnlyInline):
 
     model = Artifact
     verbose_name_plural = "outputs"
-    fields = readonly_fields = ["download", "content_type", "size", "attempt", "sha256", "stored"]
+    fields = readonly_fields = ["download", "content_type", "size", "attempt", "sha256", "stored", "state"]
 
     def get_formset(self, request: HttpRequest, obj: Job | None = None, **kwargs):
         """An inline is made for each request, so it may know who asks: downloading a user's work takes an admin."""
@@ -85,6 +85,12 @@ class OutputInline(ReadOnlyInline):
 
     def stored(self, output: Artifact) -> str:
         return when(output.created_at)
+
+    def state(self, output: Artifact) -> str:
+        """What the daily sweep last found of the file."""
+        if output.damage:
+            return output.get_damage_display()
+        return f"read whole {when(output.checked_at)}" if output.checked_at else "stored"
 
 
 class EventInline(ReadOnlyInline):

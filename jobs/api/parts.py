@@ -64,6 +64,7 @@ class PartUploadComplete(View):
     @extend_schema(operation_id="uploads_complete", request=CompleteForm, responses={201: UploadObject})
     def post(self, request, upload_id):
         """Make an upload of the parts, by their ETags in order. It is judged as any other; refused, it is gone."""
+        parts.find(request.user.pk, upload_id)  # somebody else's is not there, whatever is sent
         intake.check_walls()
         wanted = CompleteForm(data=request.data)
         wanted.is_valid(raise_exception=True)

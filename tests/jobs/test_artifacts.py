@@ -4,6 +4,7 @@ import errno
 import hashlib
 import logging
 import os
+import threading
 from uuid import uuid4
 
 import pytest
@@ -19,6 +20,7 @@ from jobs.kinds.base import Abort
 from jobs.models import Artifact, Breaker, Job, JobEvent, JobInput, Status
 from tests import s3_server
 from tests.s3_server import BadDay
+from tests.waiting import until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -106,6 +108,25 @@ def test_a_cancel_ends_the_wait(failing_save, tmp_path, settings):
 
     with pytest.raises(Abort):
         blobs.put(tmp_path / "x", "jobs/a/1/x", label="Save file x", check=check)
+
+
+def test_a_job_cancelled_while_its_file_waits_for_the_storage_is_over_at_once(submit, failing_save, settings):
+    settings.JOBSITE = {**settings.JOBSITE, "RETRY_INITIAL_DELAY": 600.0, "RETRY_MAX_DELAY": 600.0}
+    tried = failing_save(errno.EIO, 1)
+    job = submit()
+    lease = lifecycle.claim("cpu")
+
+    def cancel() -> None:
+        until(lambda: tried, seconds=20)
+        lifecycle.cancel(job.pk, by="test")
+        connection.close()  # this thread's own
+
+    thread = threading.Thread(target=cancel)
+    thread.start()
+    runner.run(lease)  # would take ten minutes
+    thread.join()
+    assert Job.objects.get(pk=job.pk).status == Status.CANCELED
+    assert blobs.listing("jobs") == []
 
 
 def test_a_changed_input_is_read_again_before_it_is_given_up(succeeded, submit, tmp_path, monkeypatch):

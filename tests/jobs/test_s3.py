@@ -12,6 +12,7 @@ from django.core.files.storage import default_storage
 from django.core.files.uploadedfile import SimpleUploadedFile
 
 from jobs import artifacts, blobs, health, lifecycle, parts, uploads
+from jobs.errors import JobError
 from jobs.kinds.base import Abort
 from jobs.models import Artifact, JobInput, PartUpload, Upload
 from tests import media_files, s3_server
@@ -121,6 +122,16 @@ def test_an_output_is_stored_fetched_and_discarded(bucket, succeeded, submit, tm
     row.delete()
     assert artifacts.discard(job.pk) == 1
     assert artifacts.free_bytes() > 0  # of the home's disk
+
+
+def test_what_the_operator_keeps_in_the_bucket_is_fetched_by_its_key(bucket, tmp_path):
+    put("videos/ad.mp4", b"0123456789")
+    got = artifacts.fetch_key("videos/ad.mp4", tmp_path / "x", 10, lambda: None)
+    assert got.read_bytes() == b"0123456789"
+    for key, most, code in (("videos/ad.mp4", 9, "bad_input"), ("videos/none.mp4", 10, "input_gone")):
+        with pytest.raises(JobError) as refused:
+            artifacts.fetch_key(key, tmp_path / "x", most, lambda: None)
+        assert refused.value.code.name == code
 
 
 def test_a_kinds_abort_ends_a_copy(bucket, succeeded, submit, tmp_path):

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import json
+import os
 import shutil
 import threading
 import uuid
@@ -25,7 +26,7 @@ from jobs.models import Job
 from tokens import ledger
 
 SAMPLE = settings.BASE_DIR / "dev-samples" / "sales_demo.csv"
-QUEUE = "rehearsal"  # served by nobody else: the job is run by this process, under these settings
+QUEUE = f"rehearsal-{os.getpid()}"  # served by nobody else: the job is run by this process, under these settings
 NOWHERE = "http://127.0.0.1:9/v1"  # the discard port: nobody answers
 REHEARSALS = {  # name → (settings for it, seconds that the job may take, what its status must be)
     "blob-retry": ({"RETRY_INITIAL_DELAY": 0.2}, 60, "completed"),
