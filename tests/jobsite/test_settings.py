@@ -136,6 +136,20 @@ def test_urls_also_come_from_files(read, tmp_path, name, value, look, expected):
     assert look(read(**{f"{name}_FILE": str(tmp_path / "value")})) == expected
 
 
+def test_a_bucket_whose_secret_comes_from_a_file(read, tmp_path):
+    (tmp_path / "aws").write_text("hush-hush\n")
+    values = read(STORAGE_URL="s3://films", AWS_ACCESS_KEY_ID="AKIA", AWS_SECRET_ACCESS_KEY_FILE=str(tmp_path / "aws"))
+    assert values["STORAGES"]["default"]["OPTIONS"]["secret_key"] == "hush-hush"
+    assert values["STORAGE_ROOT"] is None
+
+
+def test_retention_by_kind(read, tmp_path):
+    (tmp_path / "days").write_text("3\n")
+    values = read(RETENTION_DAYS="9", RETENTION_DAYS_RENDER="30", RETENTION_DAYS_INGEST_FILE=str(tmp_path / "days"))
+    assert values["JOBSITE"]["RETENTION_DAYS"] == 9
+    assert values["JOBSITE"]["RETENTION_DAYS_OF"] == {"RENDER": 30, "INGEST": 3}
+
+
 def test_the_dotenv_file_is_read_and_the_environment_wins(read, tmp_path):
     (tmp_path / "env").write_text("PORT=8111\nWORKER_SLOTS=7\n")
     values = read(ENV_FILE=str(tmp_path / "env"), PORT="8222")
