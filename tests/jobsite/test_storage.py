@@ -44,7 +44,7 @@ def test_a_bucket(url, wanted):
         "s3://f",
         "s3:///prefix",
         "s3://AKIA:hush-hush@films",
-        "s3://films//x",
+        "s3://films/a//x",
         "s3://films/%2e%2e/x",
         "s3://films?secret=hush-hush",
         "s3://films?endpoint=ftp://minio",
@@ -54,7 +54,7 @@ def test_a_bucket(url, wanted):
     ],
 )
 def test_what_it_must_not_say_is_named_without_any_secret(url):
-    with pytest.raises(ImproperlyConfigured, match="^STORAGE_URL must") as refused:
+    with pytest.raises(ImproperlyConfigured, match=r"^STORAGE_URL must") as refused:
         storage.backend(url, **KEYS)
     assert "hush" not in str(refused.value)
 
