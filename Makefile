@@ -17,20 +17,30 @@ $(PY):
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "Install Python's venv module (Debian, Ubuntu: apt install python3-venv), then try again."; exit 1; }
 	@$(PYTHON) -m venv .venv || { rm -rf .venv; echo "Python could not make .venv; see the lines above."; exit 1; }
 
+# pip's words for one requirements file; pyvips alone comes as source, and is made into a wheel without a compiler.
+define pip
+	@$(PY) -m pip install -q --disable-pip-version-check --only-binary=:all: --no-binary=pyvips -r $(1) || { echo "pip could not install $(1): check the network (or PIP_INDEX_URL), a 64-bit Linux with glibc, and the lines above; then try again."; exit 1; }
+endef
+
 .venv/.run: requirements.txt | $(PY)
-	@echo "installing what Jobsite needs into .venv (once, under 150 MB) …"
-	@$(PY) -m pip install -q --disable-pip-version-check --only-binary=:all: -r requirements.txt || { echo "pip could not install requirements.txt: check the network (or PIP_INDEX_URL), a 64-bit Linux with glibc, and the lines above; then try again."; exit 1; }
+	@echo "installing what the demo needs into .venv (once, under 150 MB) …"
+	$(call pip,requirements.txt)
 	@touch $@
 
-$(DEV): requirements-dev.txt requirements-s3.txt requirements.txt | $(PY)
-	@echo "installing what the tests need into .venv (once) …"
-	@$(PY) -m pip install -q --disable-pip-version-check --only-binary=:all: -r requirements-dev.txt || { echo "pip could not install requirements-dev.txt: check the network (or PIP_INDEX_URL), a 64-bit Linux with glibc, and the lines above; then try again."; exit 1; }
+.venv/.kinds: requirements-kinds.txt requirements.txt | $(PY)
+	@echo "installing what Jobsite needs into .venv (once) …"
+	$(call pip,requirements-kinds.txt)
 	@touch $@ .venv/.run
+
+$(DEV): requirements-dev.txt requirements-kinds.txt requirements-s3.txt requirements.txt | $(PY)
+	@echo "installing what the tests need into .venv (once) …"
+	$(call pip,requirements-dev.txt)
+	@touch $@ .venv/.run .venv/.kinds
 
 demo: .venv/.run  ## three renders and a stitch, one cancelled, one refunded: the promise, shown (CLIPS="a.mp4 b.mov")
 	@$(PY) manage.py demo $(CLIPS)
 
-run: .venv/.run  ## the platform on http://127.0.0.1:8000 (PORT, HOST, JOBSITE_HOME); Ctrl-C ends it
+run: .venv/.kinds  ## the platform on http://127.0.0.1:8000 (PORT, HOST, JOBSITE_HOME); Ctrl-C ends it
 	@exec $(PY) manage.py up
 
 test: $(DEV)  ## everything, on SQLite and then on PostgreSQL (TEST_DATABASE_URL or DATABASE_URL choose another server)

@@ -63,6 +63,11 @@ def run(
     words = "".join(ended.tail)
     if "MemoryError" in words or "bad_alloc" in words or "allocate memory" in words:
         raise JobError(ErrorCode.out_of_memory)
+    if missing := re.search(r"ModuleNotFoundError: No module named '([\w.]+)'", words):
+        package = missing[1].partition(".")[0]
+        raise JobError(
+            ErrorCode.config_error, f"This host lacks {package}: pip install -r requirements-kinds.txt brings it."
+        )
     last = re.sub(r"[^ -~]", "", ended.tail[-1])[:200] if ended.tail else f"it ended with {ended.returncode}"
     raise JobError(ErrorCode.processing_error, f"The work on the file failed: {last}")
 

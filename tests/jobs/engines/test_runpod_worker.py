@@ -201,7 +201,7 @@ def test_the_image_installs_the_versions_that_are_tested():
         lines = (ROOT / name).read_text().splitlines()
         return dict(line.split("==") for line in lines if "==" in line)
 
-    ours = pinned("requirements.txt") | pinned("requirements-dev.txt")
+    ours = pinned("requirements.txt") | pinned("requirements-kinds.txt") | pinned("requirements-dev.txt")
     wanted = pinned("deploy/runpod/requirements.txt")
     assert wanted == {name: ours[name] for name in wanted}
     assert re.search(r"^FROM python:3\.11", DOCKERFILE.read_text(), re.MULTILINE)

@@ -54,6 +54,13 @@ def test_every_failure_is_a_job_error(run, body, code, words):
     assert len(raised.value.message) < 300
 
 
+def test_a_package_that_is_not_installed_is_the_operators_to_mend(run):
+    with pytest.raises(JobError) as failed:
+        run("import a_package.that_is_not_here")
+    assert failed.value.code is ErrorCode.config_error
+    assert failed.value.message == "This host lacks a_package: pip install -r requirements-kinds.txt brings it."
+
+
 def test_nothing_of_the_parent_reaches_the_child(run, monkeypatch):
     monkeypatch.setenv("OPENROUTER_API_KEY", "canary")
     found = run(
