@@ -6,20 +6,27 @@ import signal
 import pytest
 from django.conf import settings
 
-from jobs import lifecycle
-from jobs.errors import ErrorCode, Refused
 from jobs.models import Artifact, Job, Status
+from tests.clients import ApiClient
 from tests.faults.rig import balance, cook, ffmpegs, final, fresh, is_running, is_stopped, render, until
 from tokens.models import Transaction
 
 POINTS = ["claim.after", "run.starting", "run.done", "publish.stored", "publish.before_commit"]
 
 
-def canceled(job: Job) -> None:
+@pytest.fixture
+def cancel(ann):
+    """cancel(job) → the API's answer to Ann's cancel."""
+    client = ApiClient(ann)
+    return lambda job: client.send(f"/api/jobs/{job.pk}/cancel/")
+
+
+def canceled(cancel, job: Job) -> None:
     """Cancel twice: the same answer, no output, one refund."""
-    first, second = lifecycle.cancel(job.pk, by="test"), lifecycle.cancel(job.pk, by="test")
-    assert first.status == second.status == Status.CANCELED
-    assert first.finished_at == second.finished_at
+    first, second = cancel(job), cancel(job)
+    assert first.status_code == second.status_code == 200
+    assert first.json()["status"] == second.json()["status"] == Status.CANCELED
+    assert first.json()["finished_at"] == second.json()["finished_at"]
     assert not Artifact.objects.filter(job=job).exists()
     assert Transaction.objects.filter(kind="REFUND", reverses=job.charge_id).count() == 1
 
@@ -30,10 +37,10 @@ def at_rest(platform, job: Job):
     return lambda: said in platform.log("worker") and not list(settings.WORK_ROOT.glob(f"*.{job.pk}.*"))
 
 
-def test_cancel_at_every_point(platform, ann):
+def test_cancel_at_every_point(platform, ann, cancel):
     platform.broker()
     waiting = cook(ann)
-    canceled(waiting)
+    canceled(cancel, waiting)
     platform.arm(of=POINTS)
     platform.worker(slots=1, faults=";".join(f"{point}=stop" for point in POINTS))
     (child,) = platform.pool()
@@ -41,21 +48,37 @@ def test_cancel_at_every_point(platform, ann):
         platform.arm(point, of=POINTS)
         job = cook(ann)
         until(lambda point=point: platform.passed(point) and is_stopped(child), seconds=20)
-        canceled(job)
+        canceled(cancel, job)
         os.kill(child, signal.SIGCONT)
         until(at_rest(platform, job), seconds=20)
         assert fresh(job).status == Status.CANCELED, point
         assert not files_of(job), point
     cooking = cook(ann, seconds=60)
     until(is_running(cooking), seconds=20)
-    canceled(cooking)
+    canceled(cancel, cooking)
     assert balance(ann) == 1000
     finished = cook(ann)
     final(finished)
-    with pytest.raises(Refused) as refused:
-        lifecycle.cancel(finished.pk, by="test")
-    assert refused.value.code is ErrorCode.job_is_final
+    assert (cancel(finished).status_code, cancel(finished).json()["code"]) == (409, "job_is_final")
     assert balance(ann) == 1000 - finished.price
+
+
+def test_cancel_inside_the_commit(platform, ann, cancel):
+    """The frozen run holds the row (on SQLite: the database) in its last transaction. Either the cancel is told to come
+    again and the run, woken, has the last word; or the database ends the frozen session first: the cancel has it."""
+    platform.broker()
+    platform.worker(slots=1, faults="settle.before_commit=stop")
+    job = cook(ann)
+    until(lambda: platform.passed("settle.before_commit") and is_stopped(*platform.pool()), seconds=20)
+    told = cancel(job).status_code
+    assert told in (200, 503)
+    os.kill(*platform.pool(), signal.SIGCONT)
+    (done,) = final(job)
+    if told == 503:
+        assert (done.status, balance(ann)) == (Status.SUCCEEDED, 1000 - job.price)
+    else:
+        assert (done.status, balance(ann)) == (Status.CANCELED, 1000)
+    until(lambda: cancel(job).status_code == (409 if told == 503 else 200), seconds=10)
 
 
 def files_of(job: Job) -> list[str]:
@@ -64,18 +87,18 @@ def files_of(job: Job) -> list[str]:
     return [str(path) for path in folder.rglob("*") if path.is_file()]
 
 
-def test_cancel_ends_ffmpeg(platform, ann):
+def test_cancel_ends_ffmpeg(platform, ann, cancel):
     platform.env["FFMPEG"] = platform.slow_ffmpeg()
     platform.broker()
     platform.worker(slots=1)
     drawing = render(ann, seconds=60)
     until(ffmpegs, seconds=30)
-    canceled(drawing)
+    canceled(cancel, drawing)
     until(lambda: not ffmpegs(), seconds=10)
     assert final(cook(ann))[0].status == Status.SUCCEEDED  # the slot is free again
 
 
-def test_cancel_ends_an_ffmpeg_that_resists(platform, ann):
+def test_cancel_ends_an_ffmpeg_that_resists(platform, ann, cancel):
     """It ignores TERM, INT and HUP, reads no input and floods stderr: no pipe blocks, the slot is free again."""
     flood = "trap '' TERM INT HUP\nwhile :; do printf '%01000000d\\n' 1 >&2; touch flooding; done"
     platform.env["FFMPEG"] = platform.ffmpeg_script(flood)
@@ -84,6 +107,6 @@ def test_cancel_ends_an_ffmpeg_that_resists(platform, ann):
     drawing = render(ann)
     until(lambda: list(settings.WORK_ROOT.glob("*/flooding")), seconds=30)
     assert ffmpegs()
-    canceled(drawing)
+    canceled(cancel, drawing)
     until(lambda: not ffmpegs(), seconds=10)
     assert final(cook(ann))[0].status == Status.SUCCEEDED
