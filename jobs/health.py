@@ -13,7 +13,6 @@ from celery import current_app
 from django.conf import settings
 from django.db import Error, connection
 from django.db.migrations.executor import MigrationExecutor
-from django.db.migrations.recorder import MigrationRecorder
 from django.db.models import OuterRef, Subquery
 from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
@@ -94,16 +93,17 @@ def _disk() -> Check:
 
 
 def _ticks() -> list[Check]:
-    """A watchman is late after two periods. One that never ran counts from the platform's first start if its period
-    is long, and as late if it is short."""
+    """A watchman is late after two periods. One that never ran counts from when it was installed if its period is long,
+    and as late if it is short."""
     checks = []
-    rows = {tick.name: tick.ran_at for tick in Tick.objects.all()}
-    installed = MigrationRecorder.Migration.objects.filter(app="jobs").order_by("applied").first()
+    ticks = {tick.name: tick for tick in Tick.objects.all()}
     now = timezone.now()
     for name, (_, period) in upkeep.schedule().items():
-        since = rows.get(name) or (installed.applied if installed and period > SHORT else None)
+        tick = ticks.get(name)
+        ran_at = tick and tick.ran_at
+        since = ran_at or (tick.since if tick and period > SHORT else None)
         age = None if since is None else (now - since).total_seconds()
-        detail = "has not run yet" if rows.get(name) is None else f"ran {age:.0f} s ago, period {period:g} s"
+        detail = "has not run yet" if ran_at is None else f"ran {age:.0f} s ago, period {period:g} s"
         checks.append(Check(f"tick_{name}", age is not None and age <= 2 * period + 1, detail))
     return checks
 

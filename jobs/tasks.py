@@ -148,8 +148,9 @@ def _worker_ready(sender, **_) -> None:
     log.info("Worker ready; queues: %s; kinds: %s", ", ".join(_served_queues), ", ".join(kinds.names()))
     if "upkeep" in _served_queues:
         log.info("Heartbeat monitor started")
-        for watchman in (dispatch_due, monitor_heartbeats):  # at once: Beat sends the first ones a period later
-            watchman.apply_async(queue="upkeep", retry=False)
+        for task, period in upkeep.schedule().values():  # at once: Beat sends a first one a period later
+            if period <= 60:
+                sender.app.send_task(task, queue="upkeep", retry=False)
 
 
 @worker_shutting_down.connect

@@ -1,6 +1,7 @@
 """The watchmen's clock: each Beat entry's last real run."""
 
 from django.db import models
+from django.db.models.functions import Now
 
 
 class Tick(models.Model):
@@ -8,6 +9,7 @@ class Tick(models.Model):
 
     name = models.CharField(primary_key=True, max_length=40)
     period = models.FloatField()  # seconds
+    since = models.DateTimeField(db_default=Now())  # when the platform came to know this watchman
     ran_at = models.DateTimeField(null=True)
 
     def __str__(self) -> str:
