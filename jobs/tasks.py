@@ -21,7 +21,7 @@ from django.db import close_old_connections, connection
 
 from tokens import ledger
 
-from . import artifacts, blobs, cleanup, dispatch, integrity, kinds, parts, remote, retention, runner, upkeep
+from . import alerts, artifacts, blobs, cleanup, dispatch, integrity, kinds, parts, remote, retention, runner, upkeep
 from .heartbeat import heart
 from .kinds.base import REGISTRY
 from .uploads import sweep_unused
@@ -78,6 +78,12 @@ def cleanup_stuck_jobs() -> int:
 def sweep_remote() -> int:
     """Beat, every minute: cancel what nobody waits for on RunPod. Returns how many are over."""
     return remote.sweep().ended if upkeep.take("sweep_remote") else 0
+
+
+@shared_task(name="jobs.check_alerts")
+def check_alerts() -> int:
+    """Beat, every minute: tell the operator what has gone wrong, or is well again. Returns how many messages."""
+    return alerts.check() if upkeep.take("check_alerts") else 0
 
 
 @shared_task(name="jobs.sweep_storage")

@@ -16,6 +16,7 @@ def schedule() -> dict[str, tuple[str, float]]:
         "dispatch_due": ("jobs.dispatch_due", own["DISPATCH_SECONDS"]),
         "monitor_heartbeats": ("jobs.monitor_heartbeats", min(own["MONITOR_SECONDS"], own["HEARTBEAT_TIMEOUT"] / 6)),
         "cleanup_stuck_jobs": ("jobs.cleanup_stuck_jobs", own["CLEANUP_SECONDS"]),
+        "check_alerts": ("jobs.check_alerts", 60.0),
         "sweep_remote": ("jobs.sweep_remote", own["RUNPOD_SWEEP_SECONDS"]),
         "sweep_storage": ("jobs.sweep_storage", 86_400.0),
         "apply_retention": ("jobs.apply_retention", 3600.0),

@@ -34,7 +34,9 @@ def _known_secrets() -> tuple[str, ...]:
     """Values of settings that must never be read in a log, longest first."""
     from django.conf import settings
 
-    values = [settings.SECRET_KEY, settings.CRON_SECRET, settings.ADMIN_API_KEY]
+    own = settings.JOBSITE
+    values = [settings.SECRET_KEY, settings.CRON_SECRET, settings.ADMIN_API_KEY, settings.EMAIL_HOST_PASSWORD]
+    values += [own["RUNPOD_API_KEY"], own["LLM_KEY"], own["ALERT_WEBHOOK_URL"], settings.AWS_SECRET]
     values.append(settings.DATABASES["default"].get("PASSWORD") or "")
     values.append(urlsplit(settings.CELERY_BROKER_URL).password or "")
     return tuple(sorted({value for value in values if len(value) >= 4}, key=len, reverse=True))

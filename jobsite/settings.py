@@ -154,6 +154,11 @@ JOBSITE = {
     "PRICE_ENHANCE_2K": whole("PRICE_ENHANCE_2K", 5),
     "PRICE_ENHANCE_4K": whole("PRICE_ENHANCE_4K", 10),
     "PRICE_INGEST": whole("PRICE_INGEST", 0),
+    # alerts
+    "ALERT_STUCK_JOBS": whole("ALERT_STUCK_JOBS", 10),  # more than so many are told
+    "ALERT_REFUND_TOKENS": whole("ALERT_REFUND_TOKENS", 1000),  # refunded within an hour; more is told
+    "ALERT_WEBHOOK_URL": env.str("ALERT_WEBHOOK_URL", ""),
+    "ALERT_EMAIL": env.str("ALERT_EMAIL", ""),
     # media
     "RENDER_ENGINE": env.str("RENDER_ENGINE", "preview"),  # who draws a RENDER
     "ENHANCE_ENGINE": env.str("ENHANCE_ENGINE", "auto"),  # resample, model, or model where UPSCALER_MODEL names one
@@ -182,6 +187,8 @@ JOBSITE |= {
     "LLM_RETRY_ATTEMPTS": whole("LLM_RETRY_ATTEMPTS", 2, least=1),
     "LLM_TIMEOUT_SECONDS": seconds("LLM_TIMEOUT_SECONDS", 60.0),  # one call, all in all
 }
+if JOBSITE["ALERT_WEBHOOK_URL"] and urlsplit(JOBSITE["ALERT_WEBHOOK_URL"]).scheme not in ("http", "https"):
+    raise ImproperlyConfigured("ALERT_WEBHOOK_URL must look like https://hooks.example.com/jobsite.")
 if urlsplit(JOBSITE["LLM_BASE_URL"]).scheme not in ("http", "https"):
     raise ImproperlyConfigured("LLM_BASE_URL must look like https://openrouter.ai/api/v1.")
 if JOBSITE["STALE_ACTION"] not in ("retry_then_fail", "fail"):
@@ -268,6 +275,15 @@ FILE_UPLOAD_HANDLERS = ["django.core.files.uploadhandler.TemporaryFileUploadHand
 FILE_UPLOAD_TEMP_DIR = HOME / "tmp"
 FILE_UPLOAD_TEMP_DIR.mkdir(exist_ok=True)
 
+# --- mail ----------------------------------------------------------------------------------------------------------
+
+EMAIL_TIMEOUT = 5  # seconds
+if _email := env.str("EMAIL_URL", ""):
+    vars().update(env.email_url_config(_email))
+elif JOBSITE["ALERT_EMAIL"]:
+    raise ImproperlyConfigured("ALERT_EMAIL needs EMAIL_URL (smtp+tls://user:password@host:587).")
+SERVER_EMAIL = DEFAULT_FROM_EMAIL = env.str("EMAIL_FROM", f"jobsite@{_site.hostname}")
+
 # --- database ------------------------------------------------------------------------------------------------------
 
 _url = env.str("DATABASE_URL", "sqlite://:memory:")
@@ -302,9 +318,10 @@ else:
 
 STORAGE_URL = env.str("STORAGE_URL", (HOME / "storage").as_uri())
 STORAGE_ROOT = storage.folder(STORAGE_URL)  # None: it is a bucket
+AWS_SECRET = env.str("AWS_SECRET_ACCESS_KEY", "")
 _aws = {
     "key_id": env.str("AWS_ACCESS_KEY_ID", ""),  # not set: boto3 looks for a role or a profile
-    "secret": env.str("AWS_SECRET_ACCESS_KEY", ""),
+    "secret": AWS_SECRET,
     "token": env.str("AWS_SESSION_TOKEN", ""),
 }
 STORAGES = {

@@ -83,7 +83,7 @@ def test_a_new_platform_is_well_once_the_dispatcher_ran(slot):
 def test_watchmen_that_never_ran_count_from_the_first_start(slot):
     Tick.objects.update(since=timezone.now() - timedelta(hours=1))
     Tick.objects.exclude(name="dispatch_due").update(ran_at=None)
-    assert red() == {"tick_monitor_heartbeats", "tick_cleanup_stuck_jobs", "tick_sweep_remote"}
+    assert red() == {"tick_monitor_heartbeats", "tick_check_alerts", "tick_cleanup_stuck_jobs", "tick_sweep_remote"}
 
 
 def test_a_full_disk_is_red(slot, settings):

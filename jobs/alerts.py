@@ -1,0 +1,138 @@
+"""Telling the operator: each condition once when it begins, hourly while it lasts, once when it is over."""
+
+import asyncio
+import json
+import logging
+from datetime import timedelta
+
+import httpx
+from django.conf import settings
+from django.core.mail import send_mail
+from django.db.models import F, Q, Sum
+from django.db.models.functions import Now
+from django.utils import timezone
+
+from tokens.models import Transaction
+
+from . import cleanup, policy, upkeep
+from .models import Alert, CleanupRun, Tick
+
+log = logging.getLogger(__name__)
+
+AGAIN = timedelta(hours=1)  # a condition that lasts is told this often
+WINDOW = timedelta(hours=1)  # of refunds, and of cleanups that found much
+DEADLINE = 5.0  # seconds for the webhook, all in all: the tick must not wait
+WEBHOOK, EMAIL = "webhook", "email"
+
+
+def check() -> int:
+    """Look at every condition and tell what changed. Returns how many messages were raised.
+
+    Two upkeep workers send one message: it is raised by compare-and-set. What a channel did not take is sent to it
+    again at the next check.
+    """
+    raised = 0
+    for code, detail in conditions().items():
+        Alert.objects.get_or_create(code=code)
+        raised += _raise(code, detail) if detail else _end(code)
+    for alert in Alert.objects.exclude(owed=[]):
+        _send(alert)
+    return raised
+
+
+def conditions() -> dict[str, str]:
+    """Code → what is wrong, in a sentence; empty if nothing is."""
+    own = settings.JOBSITE
+    since = Now() - WINDOW
+    timeout = policy.cleanup_timeout(own["CLEANUP_TIMEOUT"], own["HEARTBEAT_SECONDS"])
+    stuck = cleanup.find_stuck(timeout).count()
+    found = CleanupRun.objects.filter(started_at__gte=since, dry_run=False).order_by("-found").first()
+    most = max(stuck, found.found if found else 0)
+    last = CleanupRun.objects.filter(dry_run=False).order_by("-pk").first()
+    refunds = Transaction.objects.filter(kind=Transaction.Kind.REFUND, created_at__gte=since)
+    refunded = refunds.aggregate(total=Sum("amount"))["total"] or 0
+    tick = Tick.objects.filter(name="cleanup_stuck_jobs").first()
+    period = upkeep.schedule()["cleanup_stuck_jobs"][1]
+    age = (timezone.now() - (tick.ran_at or tick.since)).total_seconds() if tick else 0.0
+    return {
+        "many_stuck_jobs": f"{most} jobs are stuck, or were within the hour." if most > own["ALERT_STUCK_JOBS"] else "",
+        "cleanup_failures": f"The last cleanup could not settle {last.failed} jobs." if last and last.failed else "",
+        "refund_volume": f"{refunded} tokens were refunded within the hour."
+        if refunded > own["ALERT_REFUND_TOKENS"]
+        else "",
+        "cleanup_not_running": f"No cleanup for {age:.0f} s; its period is {period:g} s."
+        if age > 2 * period + 1
+        else "",
+    }
+
+
+def channels() -> list[str]:
+    """The channels that are set up, beside the log."""
+    own = settings.JOBSITE
+    return [name for name, set_up in ((WEBHOOK, own["ALERT_WEBHOOK_URL"]), (EMAIL, own["ALERT_EMAIL"])) if set_up]
+
+
+def _raise(code: str, detail: str) -> int:
+    due = Q(began_at=None) | Q(sent_at__lt=Now() - AGAIN)
+    known = Alert.objects.filter(due, code=code).first()
+    if known is None:
+        return 0
+    began = {} if known.began_at else {"began_at": Now()}
+    owed = [] if known.snoozed_until and known.snoozed_until > timezone.now() else channels()
+    mine = Alert.objects.filter(code=code, messages=known.messages).update(
+        messages=F("messages") + 1, detail=detail[:300], sent_at=Now(), owed=owed, **began
+    )
+    if mine:
+        log.error("ALERT %s: %s", code, detail)
+    return mine
+
+
+def _end(code: str) -> int:
+    mine = Alert.objects.filter(code=code, began_at__isnull=False).update(
+        began_at=None, ended_at=Now(), messages=F("messages") + 1, sent_at=Now(), owed=channels()
+    )
+    if mine:
+        log.warning("ALERT %s is over", code)
+    return mine
+
+
+def _send(alert: Alert) -> None:
+    """Give the last message to the channels that are owed it; whoever takes the row first sends it."""
+    if not Alert.objects.filter(pk=alert.pk, messages=alert.messages, owed=alert.owed).update(owed=[]):
+        return
+    state = "begun" if alert.began_at else "over"
+    failed = []
+    for channel in alert.owed:
+        try:
+            if channel == WEBHOOK:
+                asyncio.run(_post({"alert": alert.code, "state": state, "detail": alert.detail}))
+            else:
+                _mail(alert, state)
+        except (OSError, TimeoutError, httpx.HTTPError) as error:  # smtplib's errors are OSErrors
+            log.warning("Alert %s could not be sent by %s: %s", alert.code, channel, type(error).__name__)
+            failed.append(channel)
+    if failed:
+        Alert.objects.filter(pk=alert.pk, messages=alert.messages).update(owed=failed)
+
+
+async def _post(message: dict[str, str]) -> None:
+    """POST the message to ALERT_WEBHOOK_URL. TimeoutError after DEADLINE, httpx.HTTPError if it is not taken."""
+    body = json.dumps({**message, "site": settings.SITE_URL})
+    headers = {"Content-Type": "application/json"}
+    async with (
+        asyncio.timeout(DEADLINE),
+        httpx.AsyncClient(trust_env=False, follow_redirects=False, timeout=DEADLINE) as client,
+        client.stream("POST", settings.JOBSITE["ALERT_WEBHOOK_URL"], content=body, headers=headers) as answer,
+    ):
+        if not answer.is_success:
+            raise httpx.HTTPError(f"answered {answer.status_code}")
+
+
+def _mail(alert: Alert, state: str) -> None:
+    words = alert.detail if state == "begun" else f"It is over. It was: {alert.detail}"
+    send_mail(
+        f"[Jobsite] {alert.code}: {state}",
+        f"{words}\n\n{settings.SITE_URL}/admin/jobs/alert/\n",
+        None,
+        [settings.JOBSITE["ALERT_EMAIL"]],
+    )
