@@ -1,5 +1,7 @@
 """This pool child as a row, and whether other processes of this host still exist."""
 
+import contextlib
+import ctypes
 import os
 import signal
 import socket
@@ -9,6 +11,8 @@ from django.conf import settings
 from django.db.models.functions import Now
 
 from .models import Slot
+
+PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 
 
 def boot_id() -> str:
@@ -45,11 +49,18 @@ def children() -> set[int]:
     return found
 
 
+def adopt_orphans() -> None:
+    """Become the parent of whatever a child leaves behind, however it hid: so that `kill_children` finds it (Linux)."""
+    with contextlib.suppress(AttributeError):  # no prctl elsewhere
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
 def kill_children(*, except_for: set[int]) -> None:
-    """Kill and reap the children that a run left behind."""
-    for pid in children() - except_for:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+    """Kill and reap the children that a run left behind, and theirs, which come to us as they are orphaned."""
+    while left := children() - except_for:
+        for pid in left:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
 
 
 def register(queues: list[str]) -> Slot:

@@ -21,7 +21,21 @@ from django.db import close_old_connections, connection
 
 from tokens import ledger
 
-from . import alerts, artifacts, blobs, cleanup, dispatch, integrity, kinds, parts, remote, retention, runner, upkeep
+from . import (
+    alerts,
+    artifacts,
+    blobs,
+    cleanup,
+    dispatch,
+    integrity,
+    kinds,
+    parts,
+    remote,
+    retention,
+    runner,
+    slots,
+    upkeep,
+)
 from .heartbeat import heart
 from .kinds.base import REGISTRY
 from .uploads import sweep_unused
@@ -132,6 +146,7 @@ def _pool_child_started(**_) -> None:
     if not _is_main():
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # billiard would put its own in place of a handler of ours
         signal.signal(HAND_BACK, heart.terminate)
+        slots.adopt_orphans()
     runner.sweep_work_folders()
     heart.start([queue for queue in _served_queues if queue in work_queues()])
 

@@ -1,6 +1,7 @@
 """KITCHEN: a kind for tests that misbehaves as its params say. Enabled by JOBSITE_KINDS=tests.kitchen."""
 
 import os
+import subprocess
 import time
 
 from rest_framework import serializers
@@ -26,6 +27,7 @@ class Kitchen(Kind):
         stall = serializers.BooleanField(default=False)  # sleep without progress
         stubborn = serializers.BooleanField(default=False)  # ignore every exception
         leak_child = serializers.BooleanField(default=False)  # leave a process behind
+        leak_orphan = serializers.BooleanField(default=False)  # … in a session of its own, its parent gone
         gobble = serializers.BooleanField(default=False)  # ask for memory until there is no more
         price = serializers.IntegerField(min_value=0, max_value=1000, default=1)
         output = serializers.BooleanField(default=True)
@@ -43,6 +45,8 @@ class Kitchen(Kind):
             raise JobError(ErrorCode[params["code"]], "Planned by the test.")
         if params["leak_child"]:
             os.posix_spawnp("sleep", ["sleep", "3600"], {})
+        if params["leak_orphan"]:
+            subprocess.run(["setsid", "--fork", "sleep", "3599"], check=True, stdin=subprocess.DEVNULL)
         if params["gobble"]:
             hoard = [bytes(1 << 28)]  # not touched, so it only counts where a limit is set
             while True:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from jobs import slots
 from jobs.models import Status
 from tests.faults.rig import balance, children_of, cook, descendants, ffmpegs, final, fresh, is_running, render, until
 
@@ -27,11 +28,13 @@ def test_time_limit_in_ffmpeg_and_in_code_that_ignores_it(platform, ann):
 
 
 def test_a_leaked_child_ends_with_its_run(platform, ann):
+    """So does one that hid: in a session of its own, its parent gone, so that it would be init's."""
     platform.broker()
     worker = platform.worker(slots=1)
     (child,) = platform.pool()
-    job = cook(ann, leak_child=True, seconds=1)
-    (leaked,) = until(lambda: children_of(child), seconds=20)
-    assert b"sleep" in Path(f"/proc/{leaked}/cmdline").read_bytes()
+    job = cook(ann, leak_child=True, leak_orphan=True, seconds=1)
+    leaked = until(lambda: len(children_of(child)) == 2 and children_of(child), seconds=20)
+    assert all(b"sleep" in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in leaked)
     assert final(job)[0].status == Status.SUCCEEDED
     until(lambda: descendants(worker.pid) == {child}, seconds=10)
+    assert not any(slots.process_started(pid) for pid in leaked)

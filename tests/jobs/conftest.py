@@ -13,6 +13,7 @@ PARAMS = {
     "stall": False,
     "stubborn": False,
     "leak_child": False,
+    "leak_orphan": False,
     "gobble": False,
     "price": 10,
     "output": True,

@@ -130,6 +130,7 @@ class Command(BaseCommand):
         """Run due jobs until told to end; with `tickets`, until there are none or nothing is due."""
         signal.signal(signal.SIGTERM, heart.terminate)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent passes TERM on
+        slots.adopt_orphans()
         heart.slot = slots.register(queues)
         heart.start(queues, nudged=False)
         while not heart.stopping and (tickets is None or _ticket(tickets)):
