@@ -29,6 +29,7 @@ from . import (
     dispatch,
     integrity,
     kinds,
+    policies,
     parts,
     remote,
     retention,
@@ -49,7 +50,7 @@ def work_queues() -> list[str]:
 
 
 # Celery's own limits come after the runner's: soft ends the process from within, hard from outside (seconds).
-SOFT = max(kind.limits.run for kind in REGISTRY.values()) + settings.JOBSITE["RUN_GRACE"] + 60
+SOFT = policies.run_most() + settings.JOBSITE["RUN_GRACE"] + 60
 HARD = SOFT + 60
 
 
