@@ -49,7 +49,7 @@ def conditions() -> dict[str, str]:
     found = CleanupRun.objects.filter(started_at__gte=since, dry_run=False).order_by("-found").first()
     most = max(stuck, found.found if found else 0)
     last = CleanupRun.objects.filter(dry_run=False).order_by("-pk").first()
-    refunds = Transaction.objects.filter(kind=Transaction.Kind.REFUND, created_at__gte=since)
+    refunds = Transaction.objects.filter(reverses__isnull=False, created_at__gte=since)
     refunded = refunds.aggregate(total=Sum("amount"))["total"] or 0
     tick = Tick.objects.filter(name="cleanup_stuck_jobs").first()
     period = upkeep.schedule()["cleanup_stuck_jobs"][1]
@@ -78,9 +78,8 @@ def _raise(code: str, detail: str) -> int:
     if known is None:
         return 0
     began = {} if known.began_at else {"began_at": Now()}
-    owed = [] if known.snoozed_until and known.snoozed_until > timezone.now() else channels()
     mine = Alert.objects.filter(code=code, messages=known.messages).update(
-        messages=F("messages") + 1, detail=detail[:300], sent_at=Now(), owed=owed, **began
+        messages=F("messages") + 1, detail=detail[:300], sent_at=Now(), owed=_owed(known), **began
     )
     if mine:
         log.error("ALERT %s: %s", code, detail)
@@ -88,12 +87,21 @@ def _raise(code: str, detail: str) -> int:
 
 
 def _end(code: str) -> int:
-    mine = Alert.objects.filter(code=code, began_at__isnull=False).update(
-        began_at=None, ended_at=Now(), messages=F("messages") + 1, sent_at=Now(), owed=channels()
+    known = Alert.objects.filter(code=code, began_at__isnull=False).first()
+    if known is None:
+        return 0
+    mine = Alert.objects.filter(code=code, messages=known.messages).update(
+        began_at=None, ended_at=Now(), messages=F("messages") + 1, sent_at=Now(), owed=_owed(known)
     )
     if mine:
         log.warning("ALERT %s is over", code)
     return mine
+
+
+def _owed(alert: Alert) -> list[str]:
+    """The channels that are to get the next message."""
+    snoozed = alert.snoozed_until is not None and alert.snoozed_until > timezone.now()
+    return [] if snoozed else channels()
 
 
 def _send(alert: Alert) -> None:
@@ -108,7 +116,13 @@ def _send(alert: Alert) -> None:
                 asyncio.run(_post({"alert": alert.code, "state": state, "detail": alert.detail}))
             else:
                 _mail(alert, state)
-        except (OSError, TimeoutError, httpx.HTTPError) as error:  # smtplib's errors are OSErrors
+        except (
+            OSError,
+            TimeoutError,
+            ValueError,
+            httpx.HTTPError,
+            httpx.InvalidURL,
+        ) as error:  # smtplib's are OSErrors
             log.warning("Alert %s could not be sent by %s: %s", alert.code, channel, type(error).__name__)
             failed.append(channel)
     if failed:

@@ -54,6 +54,14 @@ class PolicyAdmin(ModelAdmin):
         super().save_model(request, obj, form, change)
         policies.forget()
 
+    def delete_model(self, request, obj) -> None:
+        super().delete_model(request, obj)
+        policies.forget()
+
+    def delete_queryset(self, request, queryset) -> None:
+        super().delete_queryset(request, queryset)
+        policies.forget()
+
 
 @admin.register(Alert)
 class AlertAdmin(ReadOnly):
