@@ -96,7 +96,7 @@ def test_told_once_then_hourly_then_when_it_is_over(told_to, late, caplog):
 
 @pytest.mark.parametrize("status", [500, 301, 0])
 def test_what_is_not_taken_is_sent_again_and_holds_nobody(told_to, late, monkeypatch, status):
-    monkeypatch.setattr(alerts, "DEADLINE", 0.3)
+    monkeypatch.setattr(alerts, "DEADLINE", 2.0)
     with receiver(status) as (url, bodies):
         told_to(url, "op@example.com")
         alerts.check()
