@@ -4,8 +4,8 @@ SHELL := /bin/sh
 PYTHON ?= python3
 PY := .venv/bin/python
 DEV := .venv/.dev
-PYTEST ?= -n 2 --dist worksteal
-.PHONY: help demo run test check bench clean
+PYTEST ?= -n 3 --dist worksteal
+.PHONY: help demo run test check audit lock bench clean
 
 help:  ## what this file can do
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -45,9 +45,9 @@ run: .venv/.kinds  ## the platform on http://127.0.0.1:8000 (PORT, HOST, JOBSITE
 
 test: $(DEV)  ## everything, on SQLite and then on PostgreSQL (TEST_DATABASE_URL or DATABASE_URL choose another server)
 	@echo "== SQLite =="
-	@env -u DATABASE_URL $(PY) -m pytest $(PYTEST)
+	@env -u DATABASE_URL -u PYTHONDONTWRITEBYTECODE $(PY) -m pytest $(PYTEST)
 	@echo "== PostgreSQL =="
-	@$(PY) -m tests.postgres $(PY) -m pytest $(PYTEST)
+	@env -u PYTHONDONTWRITEBYTECODE $(PY) -m tests.postgres $(PY) -m pytest $(PYTEST)
 
 check: $(DEV)  ## what CI runs first: format, lint, imports, types, missing migrations, API schema
 	@home=$$(mktemp -d) && trap 'rm -rf "$$home"' EXIT && \
@@ -56,9 +56,19 @@ check: $(DEV)  ## what CI runs first: format, lint, imports, types, missing migr
 	$(PY) -m ruff check -q . && \
 	.venv/bin/lint-imports --no-logo && \
 	$(PY) -m mypy && \
+	$(PY) -m mypy --config-file client/pyproject.toml client/src && \
 	$(PY) manage.py makemigrations --check --dry-run && \
 	$(PY) manage.py spectacular --validate --fail-on-warn --file /dev/null && \
 	$(PY) manage.py check
+
+audit: $(DEV)  ## known weaknesses of what is installed; weekly (AUDIT="-s osv" asks another service)
+	@$(PY) -m pip_audit --local --skip-editable --progress-spinner off $(AUDIT)
+
+lock: $(PY)  ## requirements.lock anew: all that runs, by version and hash, after a change of requirements*.txt
+	@home=$$(mktemp -d) && trap 'rm -rf "$$home"' EXIT && $(PY) -m venv "$$home" && \
+	"$$home/bin/pip" install -q --disable-pip-version-check pip-tools==7.6.2 && \
+	"$$home/bin/pip-compile" -q --generate-hashes --strip-extras --no-annotate --no-header --no-emit-index-url --no-emit-find-links \
+		-o requirements.lock requirements.txt requirements-kinds.txt requirements-s3.txt requirements-ops.txt
 
 bench: $(DEV)  ## how fast, as ratios to the peers, about ten minutes (BENCH="throughput --quick")
 	@$(PY) -m bench $(BENCH)

@@ -23,7 +23,10 @@ NAMES = [
     "enhance",
     "ingest",
     "api",
+    "poll",
+    "sse",
     "cleanup",
+    "dashboard",
 ]  # in this order: the last fills the database
 HEAD = ["", "ours", "reference", "ratio", "target"]
 

@@ -3,9 +3,8 @@
 import asyncio
 import json
 import logging
-from datetime import timedelta
+from datetime import datetime, timedelta
 
-import httpx
 from django.conf import settings
 from django.core.mail import send_mail
 from django.db.models import F, Q, Sum
@@ -14,7 +13,8 @@ from django.utils import timezone
 
 from tokens.models import Transaction
 
-from . import cleanup, policy, upkeep
+from . import cleanup, policies, upkeep
+from .engines import outbound
 from .models import Alert, CleanupRun, Tick
 
 log = logging.getLogger(__name__)
@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 AGAIN = timedelta(hours=1)  # a condition that lasts is told this often
 WINDOW = timedelta(hours=1)  # of refunds, and of cleanups that found much
 DEADLINE = 5.0  # seconds for the webhook, all in all: the tick must not wait
+LEASE = timedelta(minutes=1)
 WEBHOOK, EMAIL = "webhook", "email"
 
 
@@ -35,8 +36,9 @@ def check() -> int:
     for code, detail in conditions().items():
         Alert.objects.get_or_create(code=code)
         raised += _raise(code, detail) if detail else _end(code)
+    dead: set[str] = set()
     for alert in Alert.objects.exclude(owed=[]):
-        _send(alert)
+        _send(alert, dead)
     return raised
 
 
@@ -44,16 +46,16 @@ def conditions() -> dict[str, str]:
     """Code → what is wrong, in a sentence; empty if nothing is."""
     own = settings.JOBSITE
     since = Now() - WINDOW
-    timeout = policy.cleanup_timeout(own["CLEANUP_TIMEOUT"], own["HEARTBEAT_SECONDS"])
-    stuck = cleanup.find_stuck(timeout).count()
+    stuck = cleanup.find_stuck(policies.patience()).count()
     found = CleanupRun.objects.filter(started_at__gte=since, dry_run=False).order_by("-found").first()
     most = max(stuck, found.found if found else 0)
     last = CleanupRun.objects.filter(dry_run=False).order_by("-pk").first()
     refunds = Transaction.objects.filter(reverses__isnull=False, created_at__gte=since)
     refunded = refunds.aggregate(total=Sum("amount"))["total"] or 0
-    tick = Tick.objects.filter(name="cleanup_stuck_jobs").first()
+    tick = Tick.objects.annotate(now=Now()).filter(name="cleanup_stuck_jobs").first()
     period = upkeep.schedule()["cleanup_stuck_jobs"][1]
-    age = (timezone.now() - (tick.ran_at or tick.since)).total_seconds() if tick else 0.0
+    cleaned = [tick.ran_at or tick.since if tick else None, last.started_at if last else None]
+    age = (timezone.now() - max(filter(None, cleaned), default=timezone.now())).total_seconds()
     return {
         "many_stuck_jobs": f"{most} jobs are stuck, or were within the hour." if most > own["ALERT_STUCK_JOBS"] else "",
         "cleanup_failures": f"The last cleanup could not settle {last.failed} jobs." if last and last.failed else "",
@@ -63,7 +65,16 @@ def conditions() -> dict[str, str]:
         "cleanup_not_running": f"No cleanup for {age:.0f} s; its period is {period:g} s."
         if age > 2 * period + 1
         else "",
+        "clock": _clock(tick.now if tick else None),
     }
+
+
+def _clock(theirs: datetime | None) -> str:
+    """What is wrong with the clocks: on SQLite there is but this host's, which may have jumped."""
+    if cleanup.clock.distrusted():
+        return "This host's clock jumped; for a while nothing is reaped."
+    apart = (theirs - timezone.now()).total_seconds() if theirs else 0.0
+    return f"The database's clock is {apart:+.0f} s from this host's." if abs(apart) > cleanup.JUMP else ""
 
 
 def channels() -> list[str]:
@@ -104,42 +115,39 @@ def _owed(alert: Alert) -> list[str]:
     return [] if snoozed else channels()
 
 
-def _send(alert: Alert) -> None:
-    """Give the last message to the channels that are owed it; whoever takes the row first sends it."""
-    if not Alert.objects.filter(pk=alert.pk, messages=alert.messages, owed=alert.owed).update(owed=[]):
+def _send(alert: Alert, dead: set[str]) -> None:
+    """Give the last message to the channels that are owed it; whoever takes the row first sends it.
+
+    A channel that fails is added to `dead`, and none in there is tried: each costs DEADLINE seconds. Should this
+    process die, the message is sent again after LEASE.
+    """
+    row = Alert.objects.filter(pk=alert.pk, messages=alert.messages)
+    free = Q(sent_by=None) | Q(sent_by__lt=Now())
+    if not row.filter(free, owed=alert.owed).update(sent_by=Now() + LEASE):
         return
-    state = "begun" if alert.began_at else "over"
-    failed = []
-    for channel in alert.owed:
+    state, owed = "begun" if alert.began_at else "over", list(alert.owed)
+    for channel in [name for name in alert.owed if name not in dead]:
         try:
             if channel == WEBHOOK:
                 asyncio.run(_post({"alert": alert.code, "state": state, "detail": alert.detail}))
             else:
                 _mail(alert, state)
-        except (
-            OSError,
-            TimeoutError,
-            ValueError,
-            httpx.HTTPError,
-            httpx.InvalidURL,
-        ) as error:  # smtplib's are OSErrors
+        except (OSError, outbound.Refused, outbound.Failed) as error:  # smtplib's are OSErrors
             log.warning("Alert %s could not be sent by %s: %s", alert.code, channel, type(error).__name__)
-            failed.append(channel)
-    if failed:
-        Alert.objects.filter(pk=alert.pk, messages=alert.messages).update(owed=failed)
+            dead.add(channel)
+        else:
+            owed.remove(channel)
+            row.update(owed=owed)
+    row.update(sent_by=None)
 
 
 async def _post(message: dict[str, str]) -> None:
-    """POST the message to ALERT_WEBHOOK_URL. TimeoutError after DEADLINE, httpx.HTTPError if it is not taken."""
-    body = json.dumps({**message, "site": settings.SITE_URL})
-    headers = {"Content-Type": "application/json"}
-    async with (
-        asyncio.timeout(DEADLINE),
-        httpx.AsyncClient(trust_env=False, follow_redirects=False, timeout=DEADLINE) as client,
-        client.stream("POST", settings.JOBSITE["ALERT_WEBHOOK_URL"], content=body, headers=headers) as answer,
-    ):
-        if not answer.is_success:
-            raise httpx.HTTPError(f"answered {answer.status_code}")
+    """POST the message to ALERT_WEBHOOK_URL, wherever the operator has it. outbound.Failed if it is not taken."""
+    body = json.dumps({**message, "site": settings.SITE_URL}).encode()
+    url, headers = settings.JOBSITE["ALERT_WEBHOOK_URL"], {"Content-Type": "application/json"}
+    answer = await outbound.post(url, body, headers, seconds=DEADLINE, most=1024, trusted=outbound.ANYWHERE)
+    if not 200 <= answer.status < 300:
+        raise outbound.Failed(f"Answered {answer.status}.")
 
 
 def _mail(alert: Alert, state: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from django.conf import settings
 from django.db import connections
 
-from . import artifacts, breakers, remote
+from . import artifacts, breakers, joblog, remote
 from .engines import ffmpeg, process, tool
 from .engines.breaker import Breaker
 from .errors import ErrorCode, JobError, LeaseLost
@@ -21,6 +21,7 @@ from .lifecycle import Lease
 from .models import JobInput
 from .policy import lease_deadline
 
+STAGES_MOST, STAGE_LENGTH = 20, 40  # of one attempt, whose seconds are kept: the rest counts as "more"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -37,12 +38,14 @@ class Attempt:
         self.workdir = workdir
         self.fraction = 0.0
         self.stage = "claimed"
+        self.said = joblog.Log(lease.job_id, lease.attempt)
         self.outputs: list[artifacts.Output] = []
         self.abort: JobError | LeaseLost | None = None
         self.child: int | None = None
         self.interruptible = False  # while the kind's own code runs: it may be interrupted by an exception
         self.finished = threading.Event()
-        self.began = self.moved_at = self.beat_at = time.monotonic()
+        self.began = self.moved_at = self.beat_at = self._entered_at = time.monotonic()
+        self._took: dict[str, float] = {}  # seconds of the stages that are over
         self._watcher_lives = watcher_lives
         self._inputs: dict[str, Future[Path]] | None = None
         self._files = ThreadPoolExecutor(2, "files")  # copies, hashes and syncs beside the kind; starts no child
@@ -76,8 +79,14 @@ class Attempt:
         fraction = min(1.0, max(0.0, float(fraction)))
         if fraction != self.fraction or (stage and stage != self.stage):
             self.moved_at = time.monotonic()
-        self.fraction, self.stage = fraction, stage or self.stage
+        if stage and stage != self.stage:
+            self.said.say(stage)
+            self.enter(stage)
+        self.fraction = fraction
         self.check()
+
+    def log(self, text: str) -> None:
+        self.said.say(text)
 
     def alive(self) -> None:
         self.moved_at = time.monotonic()
@@ -178,6 +187,21 @@ class Attempt:
         return self._files.submit(do)
 
     # --- what the runner and the heartbeat thread call ------------------------------------------------------------
+
+    def enter(self, stage: str) -> None:
+        """Begin a stage; what the one before took is kept."""
+        self._took = self._taken()
+        self.stage, self._entered_at = stage, time.monotonic()
+
+    def stages(self) -> list[tuple[str, float]] | None:
+        """Seconds of each stage so far, in order; None if it named none."""
+        return [(name, round(seconds, 3)) for name, seconds in self._taken().items()] if self._took else None
+
+    def _taken(self) -> dict[str, float]:
+        name = self.stage.partition(":")[0][:STAGE_LENGTH]
+        if name not in self._took and len(self._took) >= STAGES_MOST:
+            name = "more"
+        return self._took | {name: self._took.get(name, 0.0) + time.monotonic() - self._entered_at}
 
     def end(self, reason: JobError | LeaseLost) -> None:
         """Say why the attempt is to end; the first reason stays."""

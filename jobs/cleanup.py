@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 PAUSE = 0.002  # seconds between two write transactions of a loop: SQLite's lock is unfair
 OVERRUN = JobError(ErrorCode.timeout)
+LATE_MOST, LATE_SECONDS = 500, 2.0  # jobs and seconds of one turn of `cancel_late`: its watchman sends nudges, too
 JUMP = 30.0  # seconds that wall and monotonic clock may part between two sweeps
 
 
@@ -82,6 +83,25 @@ def release_stale() -> Sweep:
         gone = _Gone(ErrorCode.worker_timeout, f"The worker timed out: no heartbeat for {timeout:g} s.")
         _settle_all(report, stale, gone, by="release_stale", stage="released_stale")
     return report
+
+
+# --- deadlines: every 5 seconds ---------------------------------------------------------------------------------------
+
+
+def cancel_late() -> int:
+    """Cancel jobs whose deadline has passed, for two seconds at most. Returns how many. A job that cannot be settled
+    stops no other."""
+    until, done = time.monotonic() + LATE_SECONDS, 0
+    for job_id in list(lifecycle.late().order_by("cancel_at").values_list("pk", flat=True)[:LATE_MOST]):
+        try:
+            done += lifecycle.cancel_late(job_id)
+        except Exception:  # as in _settle_batch
+            log.exception("Job %s is past its deadline and could not be cancelled", job_id)
+            connection.close_if_unusable_or_obsolete()
+        if time.monotonic() > until:
+            break
+        time.sleep(PAUSE)
+    return done
 
 
 # --- the cleanup: every 15 minutes, and on demand --------------------------------------------------------------------
@@ -147,7 +167,7 @@ def find_stuck(timeout: float) -> QuerySet[Job]:
 def _checked(timeout: float | None, batch_size: int | None) -> tuple[float, int]:
     own = settings.JOBSITE
     if timeout is None:
-        timeout = policy.cleanup_timeout(own["CLEANUP_TIMEOUT"], own["HEARTBEAT_SECONDS"])
+        timeout = policies.patience()
     least = policy.cleanup_timeout(0.0, own["HEARTBEAT_SECONDS"])
     if not least <= timeout <= 31_536_000:
         detail = f"Must be at least {least:g} seconds (5 heartbeats) and at most a year."
@@ -240,7 +260,11 @@ class _Clock:
         if parted > JUMP:
             log.error("The clock jumped by %.0f s; nothing is reaped for %.0f s", parted, timeout)
             self._distrusted_until = steady + timeout
-        return steady < self._distrusted_until
+        return self.distrusted()
+
+    def distrusted(self) -> bool:
+        """Whether the last jump is less than a timeout ago."""
+        return time.monotonic() < self._distrusted_until
 
 
 clock = _Clock()

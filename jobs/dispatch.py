@@ -10,13 +10,13 @@ from datetime import timedelta
 from celery import current_app
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Exists, F, OuterRef
+from django.db.models import Exists, F, OuterRef, Q, QuerySet
 from django.db.models.functions import Now
 from kombu import Connection
 from kombu.exceptions import OperationalError as BrokerError
 
-from . import slots
-from .models import Job, Slot, Status
+from . import kinds, slots
+from .models import Job, Pause, Status
 
 log = logging.getLogger(__name__)
 
@@ -118,18 +118,28 @@ def failed_nudges() -> int:
     return _sender.failed
 
 
+def work_queues() -> list[str]:
+    """The queues that jobs of the installed kinds wait in; RENDERs sold under another engine are in its queue."""
+    return sorted({*kinds.queues(), "gpu", "remote"})
+
+
 def free_slots(queue: str) -> int:
     """Pool children that serve `queue`, were seen lately and run nothing."""
-    seen = Now() - timedelta(seconds=slots.seen_within())
     busy = Job.objects.filter(status=Status.RUNNING, slot=OuterRef("pk"))
-    served = Slot.objects.filter(~Exists(busy), seen_at__gte=seen).values_list("queues", flat=True)
+    served = slots.beating().filter(~Exists(busy)).values_list("queues", flat=True)
     return sum(queue in queues for queues in served)
+
+
+def claimable(queue: str) -> QuerySet[Job]:
+    """The jobs of `queue` that could be claimed now; none while it is paused."""
+    held = Pause.objects.filter(queue=queue)
+    in_time = Q(cancel_at=None) | Q(cancel_at__gt=Now())
+    return Job.objects.filter(in_time, ~Exists(held), queue=queue, run_after__isnull=False, run_after__lte=Now())
 
 
 def due(queue: str, most: int) -> int:
     """How many jobs of `queue` could be claimed now, counted to `most`."""
-    waiting = Job.objects.filter(queue=queue, run_after__isnull=False, run_after__lte=Now())
-    return waiting.order_by("queue", F("priority").desc(), "run_after")[:most].count() if most else 0
+    return claimable(queue).order_by("queue", F("priority").desc(), "run_after")[:most].count() if most else 0
 
 
 def top_up(queues: list[str], *, most: int = 1000) -> int:
@@ -150,6 +160,4 @@ def wake(queue: str) -> None:
 
 def overdue(queue: str, seconds: float) -> bool:
     """Whether a job of `queue` could have been claimed for over `seconds`."""
-    return Job.objects.filter(
-        queue=queue, run_after__isnull=False, run_after__lt=Now() - timedelta(seconds=seconds)
-    ).exists()
+    return claimable(queue).filter(run_after__lt=Now() - timedelta(seconds=seconds)).exists()

@@ -4,6 +4,7 @@ A code answers four questions: may the job be tried again, do the tokens come ba
 user do. `docs/errors.md` lists the same rows; a test compares them.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -26,6 +27,9 @@ class ErrorCode(Enum):
     config_error = Row("The platform is not set up for this job.", "Tell the operator; your tokens are back.", http=503)
     internal_error = Row("Something unexpected went wrong.", "Try again; tell the operator if it happens twice.", True)
     user_canceled = Row("The job was cancelled.", "Submit it again if you still need it.", http=409)
+    deadline_passed = Row(
+        "The job was not finished by the deadline it was submitted with.", "Submit it with more time.", http=504
+    )
     manual_intervention = Row("The operator ended the job.", "Ask the operator why.", http=409)
     worker_timeout = Row("The worker stopped reporting.", "Try again; the platform has ended the job.", True)
     worker_lost = Row("The worker's process died.", "Try again.", True)
@@ -67,6 +71,8 @@ class ErrorCode(Enum):
         "This platform takes no uploads in parts; send the file to /api/uploads/.", "Send it in one piece.", http=409
     )
     reference_used = Row("This reference was booked before.", "Use a new reference.", http=409)
+    too_many_webhooks = Row("The account has as many webhooks as it may have.", "Delete one first.", http=409)
+    webhook_muted = Row("This webhook is muted.", "Switch it on first.", http=409)
     too_large = Row("The request is larger than allowed.", "Send less.", http=413)
     unsupported_media_type = Row("This type of content is not taken here.", "Send application/json.", http=415)
     idempotency_key_reused = Row("This Idempotency-Key came with another body before.", "Use a new key.", http=422)
@@ -92,8 +98,10 @@ class JobError(Exception):
     """An attempt ended in `code`; `message` is for the user (no secrets, no paths), `retryable` overrides the table.
 
     `postpone`: the work could not begin (an outside service is known to be down); it is tried again after so many
-    seconds, and no attempt is spent.
+    seconds, and no attempt is spent. `said`: the last lines of the program that failed, for the job's log.
     """
+
+    said: Sequence[str] = ()
 
     def __init__(
         self, code: ErrorCode, message: str = "", *, retryable: bool | None = None, postpone: float | None = None

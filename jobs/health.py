@@ -7,27 +7,25 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
 
 from celery import current_app
 from django.conf import settings
 from django.db import Error, connection
 from django.db.migrations.executor import MigrationExecutor
 from django.db.models import OuterRef, Subquery
-from django.db.models.functions import Coalesce, Now
+from django.db.models.functions import Coalesce
 from django.utils import timezone
 from kombu.exceptions import OperationalError as BrokerError
 
 from tokens.models import Account, Transaction
 
-from . import artifacts, breakers, dispatch, slots, upkeep
-from .kinds.base import REGISTRY
-from .models import Slot, Tick
+from . import artifacts, breakers, dispatch, intake, kinds, slots, upkeep
+from .models import Pause, Tick
 
 BROKER_TIMEOUT = 0.5  # seconds
 REMEMBER = 3.0  # seconds that an answer of broker and storage is believed
 LEDGER_EVERY = 60.0  # seconds, at least; see `_remembered`
-SHORT = 10.0  # seconds: a watchman of at most this period must have run once before a new platform is well
+SHORT = 10.0  # seconds: a watchman of a shorter period must have run once before a new platform is well
 
 
 @dataclass(frozen=True)
@@ -37,16 +35,17 @@ class Check:
     code: str
     ok: bool
     detail: str = ""
+    number: int | None = None  # what was counted, for the metrics
 
 
 def report() -> list[Check]:
     """Every check. Without a database only what needs none, and the database's own."""
-    alone = [_broker(), _storage(), _disk()]
+    alone = [_broker(), _storage(), _disk(), walls()]
     reached = _database()
     if not reached.ok:
         return [reached, *alone]
     try:
-        return [reached, *alone, _ledger(), *_ticks(), *_queues(), *_breakers()]
+        return [reached, *alone, _ledger(), *ticks(), *_queues(), *_pauses(), *_breakers()]
     except Error as error:
         connection.close_if_unusable_or_obsolete()
         return [Check("database", False, type(error).__name__), *alone]
@@ -71,6 +70,12 @@ def _database() -> Check:
     return Check("database", True)
 
 
+def unapplied() -> int:
+    """How many migrations wait."""
+    executor = MigrationExecutor(connection)
+    return len(executor.migration_plan(executor.loader.graph.leaf_nodes()))
+
+
 _migrated = False
 
 
@@ -78,10 +83,8 @@ def _migrations() -> Check:
     """Asked until the answer is yes: applied migrations stay applied."""
     global _migrated
     if not _migrated:
-        executor = MigrationExecutor(connection)
-        waiting = executor.migration_plan(executor.loader.graph.leaf_nodes())
-        if waiting:
-            return Check("migrations", False, f"{len(waiting)} not applied; run manage.py migrate")
+        if waiting := unapplied():
+            return Check("migrations", False, f"{waiting} not applied; run manage.py migrate")
         _migrated = True
     return Check("migrations", True)
 
@@ -92,16 +95,22 @@ def _disk() -> Check:
     return Check("disk", ok, f"{free // 1024**2} MiB free; new jobs need DISK_FREE_BYTES")
 
 
-def _ticks() -> list[Check]:
+def walls() -> Check:
+    """What this host lacks of the walls around media is told, not red: so it is until somebody changes the host."""
+    gaps = intake.wall_gaps()
+    return Check("walls", True, f"missing: {'; '.join(gaps)}" if gaps else "complete")
+
+
+def ticks() -> list[Check]:
     """A watchman is late after two periods. One that never ran counts from when it was installed if its period is long,
     and as late if it is short."""
     checks = []
-    ticks = {tick.name: tick for tick in Tick.objects.all()}
+    rows = {tick.name: tick for tick in Tick.objects.all()}
     now = timezone.now()
     for name, (_, period) in upkeep.schedule().items():
-        tick = ticks.get(name)
+        tick = rows.get(name)
         ran_at = tick and tick.ran_at
-        since = ran_at or (tick.since if tick and period > SHORT else None)
+        since = ran_at or (tick.since if tick and period >= SHORT else None)
         age = None if since is None else (now - since).total_seconds()
         detail = "has not run yet" if ran_at is None else f"ran {age:.0f} s ago, period {period:g} s"
         checks.append(Check(f"tick_{name}", age is not None and age <= 2 * period + 1, detail))
@@ -110,10 +119,9 @@ def _ticks() -> list[Check]:
 
 def _queues() -> list[Check]:
     """Each queue that a kind needs has a beating worker, and no due job waits long beside a free slot."""
-    seen = Now() - timedelta(seconds=slots.seen_within())
-    served = list(Slot.objects.filter(seen_at__gte=seen).values_list("queues", flat=True))
+    served = list(slots.beating().values_list("queues", flat=True))
     checks = []
-    for queue in sorted({kind.queue for kind in REGISTRY.values()}):
+    for queue in kinds.queues():
         beating = sum(queue in queues for queues in served)
         checks.append(Check(f"worker_{queue}", beating > 0, f"{beating} slots beat"))
         wait = settings.JOBSITE["DEAF_SECONDS"]
@@ -122,6 +130,14 @@ def _queues() -> list[Check]:
             Check(f"deaf_{queue}", not deaf, f"due jobs wait over {wait:g} s beside a free slot" if deaf else "")
         )
     return checks
+
+
+def _pauses() -> list[Check]:
+    """A queue that an operator holds is told, not red."""
+    return [
+        Check(f"paused_{row.queue}", True, f"since {row.since:%Y-%m-%d %H:%M}: {row.reason}")
+        for row in Pause.objects.all()
+    ]
 
 
 def _breakers() -> list[Check]:
@@ -189,7 +205,8 @@ def _ask_ledger() -> Check:
     """Every balance is what its last ledger line left; that the lines add up is checked daily (reconcile_tokens)."""
     last = Transaction.objects.filter(account=OuterRef("pk")).order_by("-id").values("balance_after")[:1]
     drifted = Account.objects.exclude(balance=Coalesce(Subquery(last), 0)).count()
-    return Check("ledger", drifted == 0, f"{drifted} accounts drift; run manage.py reconcile_tokens" if drifted else "")
+    words = f"{drifted} accounts drift; run manage.py reconcile_tokens" if drifted else ""
+    return Check("ledger", drifted == 0, words, drifted)
 
 
 _broker = _Remembered(_ask_broker, REMEMBER)

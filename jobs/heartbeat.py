@@ -136,6 +136,7 @@ class Heart:
             if now - attempt.beat_at >= settings.JOBSITE["HEARTBEAT_SECONDS"]:
                 lifecycle.beat(attempt.lease, progress=attempt.fraction, stage=attempt.stage)
                 attempt.beat_at = now  # when the beat began: the later half of a slow one is not trusted
+                attempt.said.write()
             elif not lifecycle.holds(attempt.lease):
                 raise LeaseLost(attempt.lease.job_id, attempt.lease.attempt)
         except LeaseLost as lost:
@@ -154,7 +155,7 @@ class Heart:
         log.error("Job %s ignores its end; this worker process is killed", attempt.lease.job_id)
         try:
             if isinstance(attempt.abort, JobError):
-                lifecycle.fail(attempt.lease, attempt.abort)
+                lifecycle.fail(attempt.lease, attempt.abort, stages=attempt.stages())
         except (LeaseLost, Error) as error:
             log.warning("Job %s could not be settled before the kill: %s", attempt.lease.job_id, type(error).__name__)
         finally:

@@ -1,18 +1,20 @@
 """Writing a job's events. Bare SQL where every job pays for it: an ORM INSERT costs three times as much CPU."""
 
+import json
 import uuid
 from typing import Any
 
 from django.db import connection
-from django.db.models import F, Value
+from django.db.models import F, JSONField, TextField, Value
 from django.db.models.expressions import RawSQL
 
 from .models import Job, Status
 from .transactions import again_if_busy, write
 
-INSERT = "INSERT INTO jobs_jobevent (job_id, round, attempt, status, code, message, by, tokens)"
+NOW = {"postgresql": "STATEMENT_TIMESTAMP()", "sqlite": "STRFTIME('%%Y-%%m-%%d %%H:%%M:%%f', 'NOW')"}
+INSERT = "INSERT INTO jobs_jobevent (job_id, round, attempt, status, code, message, by, tokens, stages)"
 MOVE_AND_TELL = f"""
-WITH moved AS ({{update}}), told AS ({INSERT} SELECT id, round, attempt, %s, '', '', %s, 0 FROM moved)
+WITH moved AS ({{update}}), told AS ({INSERT} SELECT id, round, attempt, %s, '', '', %s, 0, %s::jsonb FROM moved)
 SELECT * FROM moved"""  # noqa: S608 - made of our own constants
 
 
@@ -20,14 +22,16 @@ STORED = [field for field in Job._meta.local_concrete_fields if not field.has_db
 DEFAULTED = [field.attname for field in Job._meta.local_concrete_fields if field.has_db_default()]
 COLUMNS = ", ".join(field.column for field in STORED)
 INSERT_JOB = f"INSERT INTO jobs_job ({COLUMNS}) VALUES ({', '.join(['%s'] * len(STORED))})"  # noqa: S608
-EVENT_VALUES = "VALUES (%s, %s, %s, %s, %s, %s, %s, %s)"
+EVENT_VALUES = "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)"
+
+Stages = list[tuple[str, float]]  # of one attempt, in order: name and seconds
 
 
 def begin(job: Job, *, by: str) -> None:
     """Write a new job's row and its first event: one statement on PostgreSQL. Its times are read when asked for."""
     values = [field.get_db_prep_save(getattr(job, field.attname), connection) for field in STORED]
     if connection.vendor == "postgresql":
-        event = [job.pk, job.round, job.attempt, job.status, "", "", by, -job.price]
+        event = [job.pk, job.round, job.attempt, job.status, "", "", by, -job.price, None]
         with connection.cursor() as cursor:
             cursor.execute(f"WITH job AS ({INSERT_JOB}) {INSERT} {EVENT_VALUES}", [*values, *event])
     else:
@@ -51,14 +55,30 @@ def among(ids: list[uuid.UUID]) -> list[uuid.UUID] | RawSQL:
     return RawSQL("SELECT unnest(%s::uuid[])", [ids])
 
 
-def tell(job_id: uuid.UUID, number: int, attempt: int, to: Status, *, by: str, message: str = "", tokens: int = 0):
+def tell(
+    job_id: uuid.UUID,
+    number: int,
+    attempt: int,
+    to: Status,
+    *,
+    by: str,
+    message: str = "",
+    tokens: int = 0,
+    stages: Stages | None = None,
+) -> None:
     """Write one event of a job's round `number`; `tokens` is what the owner's balance moved by with it."""
     with connection.cursor() as cursor:
-        values = [stored_id(job_id), number, attempt, to.value, "", message, by, tokens]
+        values = [stored_id(job_id), number, attempt, to.value, "", message, by, tokens, stages and json.dumps(stages)]
         cursor.execute(f"{INSERT} {EVENT_VALUES}", values)
 
 
-def tell_all(ids: list[uuid.UUID], *, by: str, tokens: F | Value = Value(0)) -> None:  # noqa: B008 - a constant
+def tell_all(
+    ids: list[uuid.UUID],
+    *,
+    by: str,
+    tokens: F | Value = Value(0),  # noqa: B008 - a constant
+    stages: Stages | None = None,
+) -> None:
     """Write one event for each of the jobs as its row stands now, in one statement; `tokens`: what went back."""
     told = Job.objects.filter(pk__in=among(ids)).values_list(
         "pk",
@@ -69,34 +89,35 @@ def tell_all(ids: list[uuid.UUID], *, by: str, tokens: F | Value = Value(0)) -> 
         "error_message",
         Value(by),
         tokens,
+        Value(stages, JSONField()) if stages else Value(None, TextField()),
     )
     select, params = told.query.sql_with_params()
     with connection.cursor() as cursor:
         cursor.execute(f"{INSERT} {select}", params)
 
 
-def move(update: str, params: list[Any], to: Status, *, by: str) -> list[tuple]:
+def move(update: str, params: list[Any], to: Status, *, by: str, stages: Stages | None = None) -> list[tuple]:
     """Run an UPDATE of jobs that RETURNS (id, round, attempt, …), and tell what it moved. Returns its rows.
 
     One statement on PostgreSQL: no BEGIN, no COMMIT, one round trip instead of four. SQLite takes no UPDATE inside a
     WITH; its transaction costs no round trips.
     """
     move_it = _move_and_tell if connection.vendor == "postgresql" else _move_then_tell
-    return move_it(update, params, to, by=by)
+    return move_it(update, params, to, by=by, stages=stages)
 
 
 @again_if_busy
-def _move_and_tell(update: str, params: list[Any], to: Status, *, by: str) -> list[tuple]:
+def _move_and_tell(update: str, params: list[Any], to: Status, *, by: str, stages: Stages | None) -> list[tuple]:
     with connection.cursor() as cursor:
-        cursor.execute(MOVE_AND_TELL.format(update=update), [*params, to.value, by])
+        cursor.execute(MOVE_AND_TELL.format(update=update), [*params, to.value, by, stages and json.dumps(stages)])
         return cursor.fetchall()
 
 
 @write
-def _move_then_tell(update: str, params: list[Any], to: Status, *, by: str) -> list[tuple]:
+def _move_then_tell(update: str, params: list[Any], to: Status, *, by: str, stages: Stages | None) -> list[tuple]:
     with connection.cursor() as cursor:
         cursor.execute(update, params)
         moved = cursor.fetchall()
     for job_id, number, attempt, *_ in moved:
-        tell(uuid.UUID(job_id), number, attempt, to, by=by)
+        tell(uuid.UUID(job_id), number, attempt, to, by=by, stages=stages)
     return moved

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from django.db import DataError
+
 from . import kinds, lifecycle
 from .errors import ErrorCode
 from .models import FINAL, Job, Status
@@ -53,11 +55,11 @@ def import_studio(path: Path, owner_id: int) -> Report:
     for row in _rows(path):
         name = str(row.get("job_id"))
         try:
-            job = _job(row, name, owner_id)
-        except (ValueError, TypeError, KeyError) as wrong:
-            report.skipped.append((name, str(wrong)))
+            new = lifecycle.adopt(_job(row, name, owner_id), by="import")
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError, DataError) as wrong:
+            report.skipped.append((name, str(wrong).partition("\n")[0]))
             continue
-        if lifecycle.adopt(job, by="import"):
+        if new:
             report.imported += 1
         else:
             report.known += 1
@@ -68,6 +70,7 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
     try:
         with closing(sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode=ro", uri=True)) as studio:
             studio.row_factory = sqlite3.Row
+            studio.text_factory = lambda raw: raw.decode(errors="replace")  # a broken text is its own row's alone
             for row in studio.execute("SELECT * FROM jobs ORDER BY created_at"):
                 yield dict(row)
     except sqlite3.Error as wrong:
@@ -85,6 +88,7 @@ def _job(row: dict[str, Any], name: str, owner_id: int) -> Job:
     links = json.loads(row.get("output_urls") or "[]")
     if not isinstance(params, dict) or not isinstance(links, list):
         raise ValueError("its params or output_urls are not what the Studio writes")
+    json.dumps([params, links], ensure_ascii=False, allow_nan=False).encode()  # what no answer could hold is no job's
     created = _time(row["created_at"])
     code = {Status.FAILED: row.get("error_code") or ErrorCode.internal_error.name, Status.CANCELED: "user_canceled"}
     return Job(
@@ -112,4 +116,4 @@ def _job(row: dict[str, Any], name: str, owner_id: int) -> Job:
 def _time(text: str) -> datetime:
     """SQLite's and ISO's times; without a zone they are UTC."""
     time = datetime.fromisoformat(str(text))
-    return time if time.tzinfo else time.replace(tzinfo=UTC)
+    return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)

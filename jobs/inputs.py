@@ -30,7 +30,7 @@ def resolve(owner_id: int, kind: Kind, params: dict[str, Any]) -> list[JobInput]
         outputs.setdefault(str(row.job_id), []).append(row)
     found: dict[str, JobInput] = {}
     wrong, code = [], ErrorCode.input_not_found
-    for field, reference, accepts in wanted:
+    for param, reference, field in wanted:
         source, _, name = reference.partition(":")[2].partition("/")
         source = str(uuid.UUID(source)) if is_uuid(source) else ""
         if reference.startswith("upload:"):
@@ -38,10 +38,10 @@ def resolve(owner_id: int, kind: Kind, params: dict[str, Any]) -> list[JobInput]
         else:
             file = next((row for row in outputs.get(source, ()) if name in ("", row.name)), None)
         if file is None:
-            wrong.append((f"params.{field}", "input_not_found", f"{reference} does not exist or is not yours."))
-        elif not {file.content_type, file.content_type.partition("/")[0]} & {*accepts}:
-            code, wanted_types = ErrorCode.bad_input, " or ".join(accepts)
-            wrong.append((f"params.{field}", "bad_input", f"{reference} is {file.content_type}, not {wanted_types}."))
+            wrong.append((f"params.{param}", "input_not_found", f"{reference} does not exist or is not yours."))
+        elif problem := field.problem(file.content_type, cut=isinstance(file, Upload) and file.cut):
+            code = ErrorCode.bad_input
+            wrong.append((f"params.{param}", "bad_input", f"{reference} {problem}"))
         elif isinstance(file, Upload):
             found[reference] = JobInput(reference=reference, upload=file)
         else:

@@ -1,16 +1,18 @@
 """What is asked of a request before a job is sold: exact params, a price in bounds, room for one more job."""
 
+import sys
 from typing import Any
 
 from django.conf import settings
 from rest_framework import serializers
 
-from . import artifacts, kinds, policies, policy, queries
-from .engines import process
+from . import artifacts, inputs, kinds, policies, policy, queries
+from .engines import ffmpeg, own_user, process
 from .errors import ErrorCode, Refused
 from .kinds.base import Kind
 
 PRICE_MOST = 1_000_000  # whole tokens
+DEADLINE_LEAST, DEADLINE_MOST = 5, 7 * 86_400  # seconds, of what may be asked for
 
 
 def kind_named(name: str) -> Kind:
@@ -78,9 +80,21 @@ def _unpriceable() -> Refused:
     return Refused(ErrorCode.invalid_request, detail, fields=[("params", "price_out_of_range", detail)])
 
 
-def check_room(owner_id: int, kind: Kind) -> None:
+def quote(owner_id: int, kind: Kind, params: dict[str, Any]) -> tuple[int, str]:
+    """(whole tokens that a job of validated `params` would cost the user, the CancelRefund that it would be sold with).
+
+    Refused as its submit would be for its inputs or its price. Nothing is written.
+    """
+    tokens = price_of(kind, params, inputs.sizes(inputs.resolve(owner_id, kind, params)))
+    return tokens, policies.rule(kind.name, kind.tier(params)).cancel_refund
+
+
+def check_room(owner_id: int, kind: Kind, *, key: str | None = None) -> None:
     """Refused if the user has too many jobs or sends too fast (429), the disk is full (507), or this host may not
-    run the kind (503). Many requests at once may pass together: these are brakes, not money."""
+    run the kind (503). Many requests at once may pass together: these are brakes, not money. A `key`
+    (Idempotency-Key) that is known asks for no room: it makes nothing new."""
+    if key and queries.knows_key(owner_id, key):
+        return
     own = settings.JOBSITE
     if queries.submitted_since(owner_id, 1.0, own["SUBMITS_PER_SECOND"]) >= own["SUBMITS_PER_SECOND"]:
         detail = f"At most {own['SUBMITS_PER_SECOND']} jobs may be submitted a second."
@@ -97,6 +111,14 @@ def check_disk(needed: int = 0) -> None:
     """Refused(storage_full) if less than DISK_FREE_BYTES would be left after `needed` bytes."""
     if artifacts.free_bytes() - needed < settings.JOBSITE["DISK_FREE_BYTES"]:
         raise Refused(ErrorCode.storage_full, retry_after=60.0)
+
+
+def wall_gaps() -> list[str]:
+    """What this host does not allow of the walls around users' media, for the operator. Only what `check_walls` asks
+    for keeps media out in production; the rest is told."""
+    wanted = settings.JOBSITE["FFMPEG"]
+    gaps = process.gaps([ffmpeg.bundled() if wanted == "bundled" else wanted, sys.executable])
+    return gaps if own_user.kept_from(str(settings.HOME)) else [*gaps, "a closed JOBSITE_HOME (others may read it)"]
 
 
 def check_walls() -> None:

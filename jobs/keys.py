@@ -1,17 +1,21 @@
 """API keys: issuing and finding them."""
 
+import contextlib
 import hashlib
 import secrets
 from datetime import datetime, timedelta
 
-from django.db.models import Q
+from django.db import OperationalError
+from django.db.models import Q, QuerySet
 from django.db.models.functions import Now
 from django.utils import timezone
 
 from .models import ApiKey
+from .transactions import at_once
 
 
-def _digest(secret: str) -> str:
+def digest(secret: str) -> str:
+    """What the row knows of a secret."""
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
@@ -19,9 +23,15 @@ def issue(owner, name: str, scope: str = "user", *, expires_at: datetime | None 
     """Make a key for `owner`. Returns the row and the secret, which is kept nowhere: show it once."""
     secret = "js_" + secrets.token_urlsafe(32)
     row = ApiKey.objects.create(
-        owner=owner, name=name, scope=scope, prefix=secret[:9], digest=_digest(secret), expires_at=expires_at
+        owner=owner, name=name, scope=scope, prefix=secret[:9], digest=digest(secret), expires_at=expires_at
     )
     return row, secret
+
+
+def live() -> QuerySet[ApiKey]:
+    """The keys that open something now, with their owners: not revoked, not expired, of active users."""
+    in_time = Q(expires_at=None) | Q(expires_at__gt=Now())
+    return ApiKey.objects.select_related("owner").filter(in_time, revoked_at=None, owner__is_active=True)
 
 
 def find(secret: str) -> ApiKey | None:
@@ -29,12 +39,12 @@ def find(secret: str) -> ApiKey | None:
 
     Looked up by its hash, so an unknown and a wrong key take the same path and the same time.
     """
-    alive = Q(expires_at=None) | Q(expires_at__gt=Now())
-    key = ApiKey.objects.select_related("owner").filter(alive, digest=_digest(secret), revoked_at=None).first()
-    if key is None or not key.owner.is_active:
+    key = live().filter(digest=digest(secret)).first()
+    if key is None:
         return None
     if key.last_used_at is None or key.last_used_at < timezone.now() - timedelta(minutes=1):
-        ApiKey.objects.filter(pk=key.pk).update(last_used_at=Now())  # asked first: a read must not wait for a writer
+        with contextlib.suppress(OperationalError), at_once():  # a read must not wait for a writer: the next use tells
+            ApiKey.objects.filter(pk=key.pk).update(last_used_at=Now())
     return key
 
 

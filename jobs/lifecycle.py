@@ -2,7 +2,7 @@
 
 An attempt is a lease with a fencing token: what a run writes is conditional on (id, RUNNING, attempt), so a run that
 was cancelled, reaped or replaced can write nothing. Jobs are locked by id, then accounts by id, everywhere.
-`submit` and `adopt`, which make the row, are in `sale`.
+`submit` and `adopt`, which make the row, and `retry`, which sells it again, are in `sale`.
 """
 
 import json
@@ -20,13 +20,16 @@ from django.db.models.functions import Now
 
 from tokens import ledger
 
-from . import artifacts, dispatch, history, policy
+from . import artifacts, dispatch, history, policy, tally
 from .errors import ErrorCode, JobError, LeaseLost, Refused
 from .faults import fault
 from .models import FINAL, LIVE, WAITING, Artifact, IdempotencyKey, Job, JobEvent, JobInput, Status
 from .sale import adopt as adopt  # callers know one place
+from .sale import locked
+from .sale import retry as retry
 from .sale import submit as submit
 from .transactions import write
+from .words import span
 
 log = logging.getLogger(__name__)
 
@@ -78,50 +81,8 @@ class Settled:
     tokens: int  # refunded
 
 
-# --- retry: back into the queue -------------------------------------------------------------------------------------
-
-
-@write
-def retry(job_id: uuid.UUID, *, by: str) -> Job:
-    """Open a new round of a FAILED job at the price it was sold at: charged again, full budget, queued.
-
-    Refused with job_not_failed or insufficient_tokens, nothing written.
-    """
-    job = _locked(job_id)
-    if job.status != Status.FAILED:
-        raise Refused(ErrorCode.job_not_failed, f"The job is {job.status}.")
-    for needed in job.inputs.all():
-        if needed.artifact_id is None and needed.upload_id is None:
-            raise Refused(ErrorCode.input_gone, f"{needed.reference} was removed; submit a new job.")
-    number = job.round + 1
-    charge = None
-    if job.price:
-        try:
-            charge = ledger.charge(job.owner_id, job.price, reference=f"job:{job.pk}:{number}")
-        except ledger.InsufficientTokens as error:
-            raise Refused(ErrorCode.insufficient_tokens, f"This job costs {job.price} tokens.") from error
-    Job.objects.filter(pk=job.pk, status=Status.FAILED).update(
-        status=Status.QUEUED,
-        round=number,
-        round_attempts=0,
-        failures=0,
-        charge=charge,
-        run_after=Now(),
-        finished_at=None,
-        progress=0.0,
-        stage="",
-        error_code="",
-        error_message="",
-    )
-    history.tell(job.pk, number, job.attempt, Status.QUEUED, by=by, tokens=-job.price, message="Retried.")
-    dispatch.nudge(job.queue)
-    log.info("Job %s retried by %s: round %s", job.pk, by, number)
-    return Job.objects.get(pk=job.pk)
-
-
 # --- claim, beat, settle: one attempt ------------------------------------------------------------------------------
 
-_NOW = {"postgresql": "STATEMENT_TIMESTAMP()", "sqlite": "STRFTIME('%%Y-%%m-%%d %%H:%%M:%%f', 'NOW')"}
 _DEADLINE = {
     "postgresql": "STATEMENT_TIMESTAMP() + run_limit * INTERVAL '1 second'",
     "sqlite": "STRFTIME('%%Y-%%m-%%d %%H:%%M:%%f', 'NOW', run_limit || ' seconds')",
@@ -132,6 +93,7 @@ UPDATE jobs_job SET status = 'RUNNING', attempt = attempt + 1, round_attempts = 
        started_at = {now}, heartbeat_at = {now}, deadline_at = {deadline}, slot_id = %s, progress = 0, stage = 'claimed'
 WHERE run_after IS NOT NULL AND id = (
     SELECT id FROM jobs_job WHERE queue = %s AND run_after IS NOT NULL AND run_after <= {now}
+    AND (cancel_at IS NULL OR cancel_at > {now}) AND NOT EXISTS (SELECT 1 FROM jobs_pause WHERE queue = %s)
     ORDER BY priority DESC, run_after LIMIT 1 {skip})
 RETURNING id, round, attempt, round_attempts, kind, queue, params, owner_id, failures, max_attempts, run_limit,
           stall_limit
@@ -147,12 +109,13 @@ RETURNING id, round, attempt
 def claim_sql() -> str:
     """The claim's statement for the database in use: the best due job by priority, then by due time."""
     vendor = connection.vendor
-    return CLAIM.format(now=_NOW[vendor], deadline=_DEADLINE[vendor], skip=_SKIP[vendor])
+    return CLAIM.format(now=history.NOW[vendor], deadline=_DEADLINE[vendor], skip=_SKIP[vendor])
 
 
 def claim(queue: str, slot_id: int | None = None) -> Lease | None:
-    """Take the best due job of `queue` as a new attempt; None if nothing is due. Two callers never get the same."""
-    rows = history.move(claim_sql(), [slot_id, queue], Status.RUNNING, by="worker")
+    """Take the best due job of `queue` as a new attempt; None if nothing is due or the queue is paused. Two callers
+    never get the same."""
+    rows = history.move(claim_sql(), [slot_id, queue, queue], Status.RUNNING, by="worker")
     if not rows:
         return None
     job_id, number, attempt, round_attempts, kind, name, params, *rest = rows[0]
@@ -176,35 +139,37 @@ def beat(lease: Lease, *, progress: float, stage: str) -> None:
         raise LeaseLost(lease.job_id, lease.attempt)
 
 
-def succeed(lease: Lease, stored: Iterable[Artifact]) -> None:
-    """Publish: SUCCEEDED, with its outputs' rows. LeaseLost, with nothing written, if the job was taken away."""
+def succeed(lease: Lease, stored: Iterable[Artifact], stages: history.Stages | None = None) -> None:
+    """Publish: SUCCEEDED, with its outputs' rows and what its `stages` took. LeaseLost, with nothing written, if the
+    job was taken away."""
     if outputs := list(stored):
-        _publish(lease, outputs)
+        _publish(lease, outputs, stages)
     else:
-        _succeed(lease)
+        _succeed(lease, stages)
 
 
 @write
-def _publish(lease: Lease, outputs: list[Artifact]) -> None:
-    _succeed(lease)
+def _publish(lease: Lease, outputs: list[Artifact], stages: history.Stages | None) -> None:
+    _succeed(lease, stages)
     for output in outputs:
         output.pk = None  # as in _sell
     Artifact.objects.bulk_create(outputs)
     fault("settle.before_commit")
 
 
-def _succeed(lease: Lease) -> None:
-    succeeded = SUCCEED.format(now=_NOW[connection.vendor])
-    if not history.move(succeeded, [history.stored_id(lease.job_id), lease.attempt], Status.SUCCEEDED, by="worker"):
+def _succeed(lease: Lease, stages: history.Stages | None) -> None:
+    succeeded = SUCCEED.format(now=history.NOW[connection.vendor])
+    held = [history.stored_id(lease.job_id), lease.attempt]
+    if not history.move(succeeded, held, Status.SUCCEEDED, by="worker", stages=stages):
         raise LeaseLost(lease.job_id, lease.attempt)
 
 
-def fail(lease: Lease, error: JobError, *, by: str = "worker") -> Settled:
+def fail(lease: Lease, error: JobError, *, by: str = "worker", stages: history.Stages | None = None) -> Settled:
     """Settle a failed attempt: RETRY while the budget lasts and the error allows it, else FAILED and refunded.
 
     LeaseLost, with nothing written, if the job was taken away.
     """
-    settled = settle(_held(lease), lambda job: error, by=by, wait=True)
+    settled = settle(_held(lease), lambda job: error, by=by, wait=True, stages=stages)
     if not settled:
         raise LeaseLost(lease.job_id, lease.attempt)
     return settled[0]
@@ -227,11 +192,13 @@ def settle(
     by: str,
     wait: bool = False,
     stage: str = "released",
+    stages: history.Stages | None = None,
 ) -> list[Settled]:
     """End the RUNNING attempts that `stuck` selects, each by its verdict: the one way out of RUNNING by failure.
 
     One transaction: into RETRY (at `stage`) or FAILED, one event each, refunds. Rows that somebody else holds are left
-    out unless `wait`. Returns what was settled; a row that moved on meanwhile is not in it.
+    out unless `wait`. Returns what was settled; a row that moved on meanwhile is not in it. `stages`: what those of the
+    one attempt took, where its own process settles it.
     """
     jobs = stuck.filter(status=Status.RUNNING).order_by("id").select_for_update(skip_locked=not wait)
     ended: list[Settled] = []
@@ -259,12 +226,12 @@ def settle(
             error_code=error.code.name,
             error_message=error.message,
         )
-        history.tell_all([job.pk for job in batch], by=by)
+        history.tell_all([job.pk for job in batch], by=by, stages=stages)
         ended += [Settled(job, Status.RETRY, error.code, 0) for job in batch]
         for queue in {job.queue for job in batch} if handed_back else ():
             dispatch.nudge(queue)
     for (failures, error), batch in failed.items():
-        ended += _end(_running(batch), batch, Status.FAILED, error, by=by, failures=failures)
+        ended += _end(_running(batch), batch, Status.FAILED, error, by=by, failures=failures, stages=stages)
     for done in ended:
         _discard_after_commit(done.job)
     fault("settle.before_commit")
@@ -291,7 +258,7 @@ def cancel(job_id: uuid.UUID, *, by: str) -> Job:
 
     A second cancel answers the same; Refused(job_is_final) else.
     """
-    job = _locked(job_id)
+    job = locked(job_id)
     if job.status == Status.CANCELED:
         return job
     _end_live(job, Status.CANCELED, JobError(ErrorCode.user_canceled), by=by)
@@ -299,6 +266,25 @@ def cancel(job_id: uuid.UUID, *, by: str) -> Job:
     if job.status in WAITING:
         log.info("Job %s was cancelled before processing. Skipping.", job.pk)
     return Job.objects.get(pk=job.pk)
+
+
+def late() -> QuerySet[Job]:
+    """The live jobs whose deadline has passed."""
+    return Job.objects.filter(cancel_at__isnull=False, cancel_at__lte=Now(), finished_at=None)
+
+
+@write
+def cancel_late(job_id: uuid.UUID) -> bool:
+    """Cancel a job whose deadline has passed, as its owner could. False, with nothing written, if it is not late."""
+    job = late().filter(pk=job_id).select_for_update().first()
+    if job is None:
+        return False
+    error = JobError(
+        ErrorCode.deadline_passed, f"It had not ended {span(job.deadline_seconds or 0)} after it was sold."
+    )
+    _end_live(job, Status.CANCELED, error, by="deadline")
+    log.info("Job %s cancelled: %s", job.pk, error)
+    return True
 
 
 def back_if_cancelled(job: Job) -> int:
@@ -311,14 +297,14 @@ def back_if_cancelled(job: Job) -> int:
 @write
 def fail_by_hand(job_id: uuid.UUID, *, reason: str, by: str) -> Job:
     """The operator ends a live job: FAILED manual_intervention, refunded. Refused(job_is_final) if it has ended."""
-    _end_live(_locked(job_id), Status.FAILED, JobError(ErrorCode.manual_intervention, reason), by=by)
+    _end_live(locked(job_id), Status.FAILED, JobError(ErrorCode.manual_intervention, reason), by=by)
     return Job.objects.get(pk=job_id)
 
 
 @write
 def strand(job_id: uuid.UUID, *, ago: timedelta, by: str) -> Job:
     """For rehearsals: claim a live job for a worker that stopped beating `ago`. Refused(job_is_final) if it ended."""
-    job = _locked(job_id)
+    job = locked(job_id)
     if job.status in FINAL:
         raise Refused(ErrorCode.job_is_final, f"The job is {job.status}.")
     if job.status == Status.RUNNING:
@@ -352,7 +338,7 @@ def delete(job_id: uuid.UUID, *, by: str, live: bool = True) -> int:
 
 @write
 def _delete(job_id: uuid.UUID, *, by: str, live: bool) -> int:
-    job = _locked(job_id)
+    job = locked(job_id)
     if JobInput.objects.filter(artifact__job=job, job__status__in=LIVE).exists():
         raise Refused(ErrorCode.job_in_use)
     if job.status in LIVE:
@@ -361,6 +347,7 @@ def _delete(job_id: uuid.UUID, *, by: str, live: bool) -> int:
         _end_live(job, Status.CANCELED, JobError(ErrorCode.user_canceled), by=by)
     files = job.outputs.count()
     IdempotencyKey.objects.filter(job_id=job.pk).update(job_deleted_at=Now())
+    tally.keep(job.pk)
     Job.objects.get(pk=job.pk).delete()
     transaction.on_commit(lambda: artifacts.discard(job_id), robust=True)
     log.info("Job %s deleted by %s: %s files", job_id, by, files)
@@ -378,14 +365,6 @@ def _end_live(job: Job, to: Status, error: JobError, *, by: str) -> None:
 # --- the pieces all of them share -----------------------------------------------------------------------------------
 
 
-def _locked(job_id: uuid.UUID) -> Job:
-    """The job's row, locked for this transaction (SQLite's IMMEDIATE transaction locks the whole database)."""
-    try:
-        return Job.objects.select_for_update().get(pk=job_id)
-    except Job.DoesNotExist as error:
-        raise Refused(ErrorCode.not_found) from error
-
-
 def _end(
     rows: QuerySet[Job],
     jobs: Sequence[Running | Job],
@@ -395,6 +374,7 @@ def _end(
     by: str,
     failures: int,
     back: int | None = None,
+    stages: history.Stages | None = None,
 ) -> list[Settled]:
     """Set locked jobs to a final status, tell it, and refund: `back` tokens each, or what the code's rule says."""
     rows.update(
@@ -407,7 +387,8 @@ def _end(
     )
     if not error.code.row.refund:
         back = 0
-    history.tell_all([job.pk for job in jobs], by=by, tokens=F("price") if back is None else Value(back))
+    given = F("price") if back is None else Value(back)
+    history.tell_all([job.pk for job in jobs], by=by, tokens=given, stages=stages)
     fault("refund.before")
     if back is None:
         ledger.refund_many([(job.charge_id, error.code.name) for job in jobs if job.charge_id])

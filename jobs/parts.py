@@ -20,7 +20,7 @@ from .errors import ErrorCode, Refused
 from .models import PartUpload, Upload
 from .models.job import uuid7
 from .transactions import write
-from .uploads import judged, label, storage_refuses
+from .uploads import Judged, judged, label, storage_refuses
 
 log = logging.getLogger(__name__)
 
@@ -84,16 +84,16 @@ def complete(owner_id: int, upload_id: uuid.UUID, etags: list[str]) -> Upload:
         with _or_refused(), _copied(begun) as (path, sha256):
             if begun.sha256 and sha256 != begun.sha256:
                 raise _not_as_announced("The file's SHA-256 is not the one that was announced.")
-            content_type = judged(path)
+            found = judged(path)
     except Refused as refused:
         if refused.code is ErrorCode.bad_input:
             give_up(begun)
         raise
-    return _taken_in(begun, sha256, content_type)
+    return _taken_in(begun, sha256, found)
 
 
 @write
-def _taken_in(begun: PartUpload, sha256: str, content_type: str) -> Upload:
+def _taken_in(begun: PartUpload, sha256: str, found: Judged) -> Upload:
     if not PartUpload.objects.filter(pk=begun.pk).delete()[0]:  # completed twice at once, or the sweep gave it up
         if done := Upload.objects.filter(pk=begun.pk).first():
             return done
@@ -105,7 +105,7 @@ def _taken_in(begun: PartUpload, sha256: str, content_type: str) -> Upload:
         key=begun.key,
         bytes=begun.bytes,
         sha256=sha256,
-        content_type=content_type,
+        **found._asdict(),
     )
 
 

@@ -9,6 +9,7 @@ from django.db.models import Case, DateTimeField, When
 from django.db.models.expressions import Combinable
 from django.db.models.functions import Now
 
+from . import policy
 from .kinds.base import REGISTRY
 from .models import Policy
 from .policy import Rule
@@ -36,6 +37,12 @@ def silent_since(timeout: float) -> Combinable:
     ]
     usual = Now() - timedelta(seconds=timeout)
     return Case(*cases, default=usual, output_field=DateTimeField()) if cases else usual
+
+
+def patience() -> float:
+    """Seconds without a heartbeat after which the cleanup takes a job, where no policy says anything else."""
+    own = settings.JOBSITE
+    return policy.cleanup_timeout(own["CLEANUP_TIMEOUT"], own["HEARTBEAT_SECONDS"])
 
 
 def run_most() -> float:

@@ -8,15 +8,23 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib.auth.base_user import AbstractBaseUser
-from django.db.models import Prefetch, Q, QuerySet
+from django.db import connection
+from django.db.models import Prefetch, QuerySet
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from tokens.models import Transaction
+from tokens.models import Account, Transaction
 
-from .models import WAITING, Artifact, IdempotencyKey, Job, JobEvent, Status, Upload
+from . import history, slots
+from .models import FINAL, WAITING, Artifact, IdempotencyKey, Job, JobEvent, Status, Upload
 
 POSITION_MOST = 1000  # a queue place is counted no further
+ETA_JOBS, ETA_LEAST = 300, 3  # how many of the last jobs are looked at; of how many like it a guess is made
+AHEAD = """
+SELECT COUNT(*) FROM (
+    SELECT 1 FROM jobs_job WHERE queue = %s AND run_after IS NOT NULL AND id <> %s
+    AND ((priority > %s AND run_after <= {now}) OR (priority = %s AND run_after < %s)) LIMIT %s) AS ahead
+"""  # bare: every poll of a job that waits asks it, and the ORM takes ten times as long to say it
 EVENTS_MOST = 500  # of one job, for its attempts
 
 
@@ -36,6 +44,11 @@ def uploads_of(user: AbstractBaseUser) -> QuerySet[Upload]:
     return Upload.objects.filter(owner=user).order_by("-id")
 
 
+def balance(user_id: int) -> int:
+    """What a user can spend, in whole tokens."""
+    return Account.objects.filter(pk=user_id).values_list("balance", flat=True).first() or 0
+
+
 @dataclass(frozen=True)
 class Cost:
     """Whole tokens over all rounds of a job, from the ledger; `returned` says whether the last round's came back."""
@@ -43,6 +56,16 @@ class Cost:
     charged: int = 0
     refunded: int = 0
     returned: bool = False
+
+
+def charges(job: Job) -> QuerySet[Transaction]:
+    """The charges of all rounds of a job, oldest first, each with its `refund` if there is one, in one statement.
+
+    By reference and by what reverses it: both are unique indexes, where a search by prefix would read it all.
+    """
+    references = [f"job:{job.pk}:{number}" for number in range(1, job.round + 1)] if job.price else []
+    booked = Transaction.objects.filter(kind=Transaction.Kind.CHARGE, reference__in=references)
+    return booked.select_related("refund").order_by("id")
 
 
 def costs(jobs: Iterable[Job]) -> dict[uuid.UUID, Cost]:
@@ -63,13 +86,55 @@ def costs(jobs: Iterable[Job]) -> dict[uuid.UUID, Cost]:
     return found
 
 
+def deadline(job: Job) -> datetime | None:
+    """When the clock ends a live job at the latest: its own deadline or its attempt's limit; None for neither."""
+    if job.status in FINAL:
+        return None
+    limits = [job.cancel_at, job.deadline_at if job.status == Status.RUNNING else None]
+    return min((at for at in limits if at), default=None)
+
+
 def position(job: Job) -> int | None:
     """The job's place in its queue, 1 for the next one, counted to 1,000; None unless it waits."""
     if job.status not in WAITING:
         return None
-    sooner = Q(priority__gt=job.priority, run_after__lte=Now()) | Q(priority=job.priority, run_after__lt=job.run_after)
-    ahead = Job.objects.filter(sooner, queue=job.queue, run_after__isnull=False).exclude(pk=job.pk).order_by()
-    return min(ahead[:POSITION_MOST].count() + 1, POSITION_MOST)
+    due = connection.ops.adapt_datetimefield_value(job.run_after)
+    given = [job.queue, history.stored_id(job.pk), job.priority, job.priority, due, POSITION_MOST - 1]
+    with connection.cursor() as cursor:
+        cursor.execute(AHEAD.format(now=history.NOW[connection.vendor]), given)
+        return cursor.fetchone()[0] + 1
+
+
+def eta(job: Job, place: int | None = None) -> tuple[float, float] | None:
+    """Seconds until a live job has probably ended, as p50 and p90 of what jobs like it took lately; None if too few
+    did, or if no worker serves its queue. `place` is its place in the queue. Two statements at most."""
+    now = timezone.now()
+    lately = Job.objects.filter(status=Status.SUCCEEDED).order_by("-id")[:ETA_JOBS]
+    took: dict[tuple[str, str], list[float]] = {}
+    in_queue: list[float] = []
+    for kind, tier, queue, began, ended in lately.values_list("kind", "tier", "queue", "started_at", "finished_at"):
+        if began is not None:
+            took.setdefault((kind, tier), []).append(seconds := (ended - began).total_seconds())
+            in_queue += [seconds] if queue == job.queue else []
+    like_it = sorted(took.get((job.kind, job.tier), []))
+    if len(like_it) < ETA_LEAST:
+        return None
+    half, most = like_it[len(like_it) // 2], like_it[len(like_it) * 9 // 10]
+    if job.status == Status.RUNNING and job.started_at:
+        past = max((now - job.started_at).total_seconds(), 0.0)
+        if past > most and not job.progress:
+            return None
+        if job.progress >= 0.1 or past > most:  # its own speed says more
+            half, most = past / job.progress, past / job.progress * min(max(most / half if half else 1.0, 1.0), 3.0)
+        return max(half - past, 0.0), max(most - past, 0.0)
+    if job.status not in WAITING:
+        return None
+    serving = slots.serving(job.queue)
+    if not serving:
+        return None
+    before = ((place or 1) - 1) / serving * sorted(in_queue)[len(in_queue) // 2]
+    before = max(before, (job.run_after - now).total_seconds() if job.run_after else 0.0)
+    return before + half, before + most
 
 
 def status_hint(job: Job, now: datetime | None = None) -> str | None:
@@ -92,7 +157,8 @@ def silent(jobs: QuerySet[Job]) -> QuerySet[Job]:
 
 
 def attempts(job: Job) -> list[dict[str, Any]]:
-    """A job's attempts, oldest first, folded from its events: when each began and ended, and in what."""
+    """A job's attempts, oldest first, folded from its events: when each began and ended, in what, and what its stages
+    took."""
     folded: dict[int, dict[str, Any]] = {}
     events = JobEvent.objects.filter(job_id=job.pk).order_by("-id")[:EVENTS_MOST]
     for event in reversed(events):
@@ -105,9 +171,11 @@ def attempts(job: Job) -> list[dict[str, Any]]:
                 "finished_at": None,
                 "code": "",
                 "message": "",
+                "stages": [],
             }
         elif (attempt := folded.get(event.attempt)) and attempt["finished_at"] is None:
             attempt |= {"status": event.status, "finished_at": event.at, "code": event.code, "message": event.message}
+            attempt["stages"] = [{"name": name, "seconds": seconds} for name, seconds in event.stages or ()]
     return list(folded.values())
 
 

@@ -12,6 +12,7 @@ from datetime import timedelta
 from django.conf import settings
 from django.db.models import Exists, F, OuterRef, QuerySet
 from django.db.models.functions import Now
+from django.utils.crypto import constant_time_compare, salted_hmac
 
 from .engines import runpod_api
 from .errors import JobError
@@ -32,6 +33,7 @@ class Call:
     def __init__(self, row: RemoteCall, *, resumed: bool):
         self.id, self.job_id, self.attempt = str(row.pk), str(row.job_id), row.attempt
         self.remote_id, self.resumed = row.remote_id, resumed
+        self.webhook = webhook_url(row.pk) if settings.JOBSITE["RUNPOD_WEBHOOK"] else ""
         self._row = RemoteCall.objects.filter(pk=row.pk)
         self._mine = self._row.filter(attempt=row.attempt).exclude(state=RemoteState.ENDED)
 
@@ -41,6 +43,11 @@ class Call:
         self.remote_id = remote_id
         self._row.update(remote_id=remote_id)  # whoever waits for it, and if only to cancel it
         self._mine.filter(state=RemoteState.INTENDED).update(state=RemoteState.STARTED)
+
+    @again_if_busy
+    def woken(self) -> bool:
+        came = self._mine.filter(woken_at__isnull=False)
+        return came.exists() and bool(came.update(woken_at=None))
 
     @again_if_busy
     def ended(self, outcome: str) -> None:
@@ -69,6 +76,28 @@ def intend(job_id: uuid.UUID, attempt: int, provider: str, seconds: float) -> Ca
     return Call(
         RemoteCall.objects.create(job_id=job_id, attempt=attempt, provider=provider, ends_at=ends_at), resumed=False
     )
+
+
+def webhook_url(call_id: uuid.UUID) -> str:
+    """Where RunPod calls for one request, and nobody else can: the address holds a secret of that request alone."""
+    return f"{settings.SITE_URL}/api/runpod/{call_id}/{_secret(call_id)}/"
+
+
+def _secret(call_id: uuid.UUID) -> str:
+    return salted_hmac("jobs.remote", str(call_id), algorithm="sha256").hexdigest()
+
+
+def wake(call_id: uuid.UUID, secret: str) -> bool:
+    """A webhook came: whoever waits for the request looks at once. False if there is no such request, or the secret is
+    another's, or its time is over.
+
+    It is a nudge and nothing of its body is believed, so one that comes twice, late or forged changes no outcome.
+    """
+    if not constant_time_compare(secret, _secret(call_id)):
+        return False
+    known = RemoteCall.objects.filter(pk=call_id, ends_at__gt=Now())
+    known.filter(state__in=WAITED_FOR).update(woken_at=Now())
+    return known.exists()
 
 
 def strays() -> QuerySet[RemoteCall]:

@@ -7,13 +7,19 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from django.conf import settings
 from django.db import Error, connection
+from structlog.contextvars import bound_contextvars
+
+from jobsite import tracing
+from jobsite.logs import redact
 
 from . import artifacts, dispatch, kinds, lifecycle, slots
 from .attempt import Attempt
+from .engines import own_user
 from .errors import ErrorCode, JobError, LeaseLost
 from .faults import fault
 from .heartbeat import INTERRUPT, heart
@@ -74,6 +80,12 @@ def claim(queue: str) -> lifecycle.Lease | None:
 
 def run(lease: lifecycle.Lease) -> None:
     """Run one claimed attempt to its settling. Raises nothing of the job's own: every end is settled or discarded."""
+    about = {"job_id": str(lease.job_id), "attempt": lease.attempt, "kind": lease.kind, "user_id": lease.owner_id}
+    with bound_contextvars(**about), tracing.span("attempt", **about):
+        _run(lease)
+
+
+def _run(lease: lifecycle.Lease) -> None:
     log.info("Job %s attempt %s started: %s", lease.job_id, lease.attempt, lease.kind)
     workdir = work_folder(lease)
     attempt = Attempt(lease, workdir, watcher_lives=heart.lives)
@@ -106,13 +118,13 @@ def _work(attempt: Attempt) -> JobError | LeaseLost | None:
     except Abort:
         return attempt.abort
     except JobError as error:
-        return attempt.abort or error
+        return attempt.abort or (error if attempt.workdir.exists() else _vanished())  # not the file's fault, then
     except MemoryError:
         return attempt.abort or JobError(ErrorCode.out_of_memory)
     except FileNotFoundError as error:
         if attempt.workdir.exists():
             return _unexpected(attempt, error)
-        return attempt.abort or JobError(ErrorCode.storage_error, "The work folder vanished.")
+        return attempt.abort or _vanished()
     except OSError as error:
         log.warning("Job %s: %s", attempt.lease.job_id, error)
         return attempt.abort or JobError(ErrorCode.storage_error, artifacts.storage_words(error))
@@ -124,6 +136,10 @@ def _work(attempt: Attempt) -> JobError | LeaseLost | None:
     finally:
         attempt.interruptible = False
         signal.signal(INTERRUPT, signal.SIG_IGN)  # one that comes late must not end the process
+
+
+def _vanished() -> JobError:
+    return JobError(ErrorCode.storage_error, "The work folder vanished.")
 
 
 def _unexpected(attempt: Attempt, error: Exception) -> JobError | LeaseLost:
@@ -143,11 +159,17 @@ def _settle(attempt: Attempt, error: JobError | LeaseLost | None) -> None:
     try:
         if error is None:
             try:
+                if attempt.outputs:
+                    attempt.enter("storing")
                 stored = artifacts.store(lease.job_id, lease.attempt, attempt.outputs, attempt.check)
                 attempt.check()
                 fault("publish.before_commit")
-                _until_answered(attempt, lambda: lifecycle.succeed(lease, stored), {Status.SUCCEEDED})
+                _until_answered(
+                    attempt, partial(lifecycle.succeed, lease, stored, attempt.stages()), {Status.SUCCEEDED}
+                )
                 log.info("Job %s succeeded in %.1f s", lease.job_id, time.monotonic() - attempt.began)
+                if attempt.said.written:
+                    attempt.said.write()
                 return
             except Abort:
                 error = attempt.abort
@@ -155,7 +177,11 @@ def _settle(attempt: Attempt, error: JobError | LeaseLost | None) -> None:
                 error = failed
         if isinstance(error, JobError):
             verdict = error
-            _until_answered(attempt, lambda: lifecycle.fail(lease, verdict), {Status.RETRY, Status.FAILED})
+            verdict.message = redact(verdict.message)  # an outside service may have told us our own key
+            settle = partial(lifecycle.fail, lease, verdict, stages=attempt.stages())
+            _until_answered(attempt, settle, {Status.RETRY, Status.FAILED})
+            attempt.said.say("\n".join([*verdict.said, f"{verdict.code.name}: {verdict.message}"]))
+            attempt.said.write()
             log.info("Job %s attempt %s failed: %s %s", lease.job_id, lease.attempt, error.code.name, error.message)
             if error.code is ErrorCode.timeout:
                 log.warning("Job %s has timed out", lease.job_id)
@@ -212,7 +238,8 @@ def work_folder(lease: lifecycle.Lease) -> Path:
 
 
 def sweep_work_folders() -> int:
-    """Delete work folders of this host whose process is gone. Returns how many."""
+    """Delete work folders of this host whose process is gone; what its children left is killed. Returns how many."""
+    own_user.sweep()
     gone = 0
     for folder in settings.WORK_ROOT.glob(f"{socket.gethostname()}.*"):
         pid, started = folder.name.removeprefix(f"{socket.gethostname()}.").split(".")[:2]

@@ -1,13 +1,18 @@
-"""Selling a job: its price is charged, its row and first event written, a worker nudged; once per Idempotency-Key."""
+"""Selling a job, or a further round of it: its price is charged, its row and event written, a worker nudged; once per
+Idempotency-Key."""
 
 import logging
+import uuid
+from datetime import timedelta
 from typing import Any
 
 from django.db import Error, IntegrityError, connection
+from django.db.models.functions import Now
+from django.utils import timezone
 
 from tokens import ledger
 
-from . import dispatch, history, intake, kinds, policies, policy
+from . import dispatch, history, idempotency, intake, kinds, policies, policy
 from .errors import ErrorCode, Refused
 from .faults import fault
 from .inputs import resolve, sizes
@@ -28,16 +33,18 @@ def submit(
     priority: int = 0,
     max_attempts: int | None = None,
     metadata: dict[str, Any] | None = None,
+    deadline_seconds: int | None = None,
 ) -> tuple[Job, bool]:
     """Sell one job of validated `params`: charge its price, queue it, nudge a worker after the commit.
 
     Returns (job, True), or (the earlier job, False) when `key` already made one from the same `body_hash`.
     Price, limits, attempts and what a cancel gives back are as the kind's policy says now; the job keeps them.
+    With `deadline_seconds` it is cancelled if it has not ended by then, and so is each later round.
     Raises Refused (input_not_found, bad_input, insufficient_tokens, idempotency_key_reused, or invalid_request for a
     price out of bounds) with nothing written.
     A commit whose answer got lost is looked up by the id chosen here.
     """
-    if key and (earlier := _made_by(owner_id, key, body_hash)):
+    if key and (earlier := made_by(owner_id, key, body_hash)):
         return earlier, False
     kind = kinds.get(kind_name)
     tier = kind.tier(params)
@@ -58,13 +65,15 @@ def submit(
         stall_limit=limits.stall,
         price=intake.price_of(kind, params, sizes(inputs)),
         cancel_refund=rule.cancel_refund,
+        deadline_seconds=deadline_seconds,
+        cancel_at=timezone.now() + timedelta(seconds=deadline_seconds) if deadline_seconds else None,
     )
     try:
         _sell(job, inputs, key, body_hash)
     except ledger.InsufficientTokens as error:
         raise Refused(ErrorCode.insufficient_tokens, f"This job costs {job.price} tokens.") from error
     except IntegrityError:  # the same key at the same time, or an input deleted at the same time
-        if key and (earlier := _made_by(owner_id, key, body_hash)):
+        if key and (earlier := made_by(owner_id, key, body_hash)):
             return earlier, False
         resolve(owner_id, kind, params)
         raise
@@ -102,14 +111,69 @@ def adopt(job: Job, *, by: str) -> bool:
     return True
 
 
-def _made_by(owner_id: int, key: str, body_hash: str) -> Job | None:
+def made_by(owner_id: int, key: str, body_hash: str) -> Job | None:
     """The job that this key made, if any. Refused if it came with another body, or the job was deleted since."""
-    used = IdempotencyKey.objects.filter(owner_id=owner_id, key=key).first()
-    if used is None:
-        return None
-    if used.body_hash != body_hash:
-        raise Refused(ErrorCode.idempotency_key_reused)
-    job = Job.objects.filter(pk=used.job_id).first()
-    if job is None:
-        raise Refused(ErrorCode.not_found, "The job that this Idempotency-Key made was deleted.")
-    return job
+    gone = "The job that this Idempotency-Key made was deleted."
+    return idempotency.made_by(Job, owner_id, key, body_hash, gone=gone)
+
+
+def retry(job_id: uuid.UUID, *, by: str, key: tuple[int, str] | None = None) -> Job:
+    """Open a new round of a FAILED job at the price it was sold at: charged again, full budget, queued.
+
+    `key` is a user's id and their Idempotency-Key: who comes again with it gets the job, and no other round.
+    Refused with job_not_failed, insufficient_tokens or idempotency_key_reused, nothing written.
+    """
+    try:
+        return _retry(job_id, by, key)
+    except IntegrityError as error:
+        if key is None:
+            raise
+        raise Refused(ErrorCode.idempotency_key_reused) from error  # at the same time, for something else
+
+
+@write
+def _retry(job_id: uuid.UUID, by: str, key: tuple[int, str] | None) -> Job:
+    job = locked(job_id)
+    asked = f"retry:{job_id}"
+    if key and made_by(*key, asked):
+        return job
+    if job.status != Status.FAILED:
+        raise Refused(ErrorCode.job_not_failed, f"The job is {job.status}.")
+    for needed in job.inputs.all():
+        if needed.artifact_id is None and needed.upload_id is None:
+            raise Refused(ErrorCode.input_gone, f"{needed.reference} was removed; submit a new job.")
+    number = job.round + 1
+    charge = None
+    if job.price:
+        try:
+            charge = ledger.charge(job.owner_id, job.price, reference=f"job:{job.pk}:{number}")
+        except ledger.InsufficientTokens as error:
+            raise Refused(ErrorCode.insufficient_tokens, f"This job costs {job.price} tokens.") from error
+    Job.objects.filter(pk=job.pk, status=Status.FAILED).update(
+        status=Status.QUEUED,
+        round=number,
+        round_attempts=0,
+        failures=0,
+        charge=charge,
+        run_after=Now(),
+        cancel_at=Now() + timedelta(seconds=job.deadline_seconds) if job.deadline_seconds else None,
+        finished_at=None,
+        progress=0.0,
+        stage="",
+        error_code="",
+        error_message="",
+    )
+    history.tell(job.pk, number, job.attempt, Status.QUEUED, by=by, tokens=-job.price, message="Retried.")
+    if key:
+        IdempotencyKey.objects.create(owner_id=key[0], key=key[1], body_hash=asked, job_id=job.pk)
+    dispatch.nudge(job.queue)
+    log.info("Job %s retried by %s: round %s", job.pk, by, number)
+    return Job.objects.get(pk=job.pk)
+
+
+def locked(job_id: uuid.UUID) -> Job:
+    """The job's row, locked for this transaction (SQLite's IMMEDIATE transaction locks the whole database)."""
+    try:
+        return Job.objects.select_for_update().get(pk=job_id)
+    except Job.DoesNotExist as error:
+        raise Refused(ErrorCode.not_found) from error

@@ -5,9 +5,11 @@ import ctypes
 import os
 import signal
 import socket
+from datetime import timedelta
 from pathlib import Path
 
 from django.conf import settings
+from django.db.models import QuerySet
 from django.db.models.functions import Now
 
 from .models import Slot
@@ -59,8 +61,9 @@ def kill_children(*, except_for: set[int]) -> None:
     """Kill and reap the children that a run left behind, and theirs, which come to us as they are orphaned."""
     while left := children() - except_for:
         for pid in left:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):  # a thread of the run's reaped it first
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
 
 
 def register(queues: list[str]) -> Slot:
@@ -83,6 +86,16 @@ def here() -> dict[str, str]:
 def seen_within() -> float:
     """Seconds without a sign of its slot after which a pool child no longer counts as beating."""
     return max(10.0, 3 * settings.JOBSITE["HEARTBEAT_SECONDS"])
+
+
+def beating() -> QuerySet[Slot]:
+    """The pool children that were seen lately, on all hosts."""
+    return Slot.objects.filter(seen_at__gte=Now() - timedelta(seconds=seen_within()))
+
+
+def serving(queue: str) -> int:
+    """How many pool children work on a queue."""
+    return sum(queue in queues for queues in beating().values_list("queues", flat=True))
 
 
 def gone(slot: Slot) -> bool:

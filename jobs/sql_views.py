@@ -83,7 +83,7 @@ VIEWS = {
 }
 
 
-class _Epoch:
+class Epoch:
     """`{epoch:column}`: a time's seconds since an epoch, for differences."""
 
     def __init__(self, template: str):
@@ -97,7 +97,7 @@ def install(connection: BaseDatabaseWrapper) -> None:
     """Make the views anew."""
     remove(connection)
     words = WORDS[connection.vendor]
-    words = {**words, "epoch": _Epoch(words["epoch"])}
+    words = {**words, "epoch": Epoch(words["epoch"])}
     with connection.cursor() as cursor:
         for name, query in VIEWS.items():
             cursor.execute(f"CREATE VIEW {name} AS {query.format(**words)}")

@@ -1,8 +1,12 @@
 """Celery tasks: a name, one call each. The watchmen take their period's turn first, so doubles do no harm."""
 
+import gc
 import logging
 import os
 import signal
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
 
 from billiard import active_children, current_process
 from celery import shared_task
@@ -19,6 +23,7 @@ from celery.signals import (
 from django.conf import settings
 from django.db import close_old_connections, connection
 
+from jobsite import tracing
 from tokens import ledger
 
 from . import (
@@ -27,26 +32,28 @@ from . import (
     blobs,
     cleanup,
     dispatch,
+    health,
     integrity,
     kinds,
+    mail,
     parts,
+    ping,
     policies,
     remote,
     retention,
     runner,
     slots,
+    stats,
+    tally,
+    throttles,
     upkeep,
+    webhook_sender,
+    webhooks,
 )
 from .heartbeat import heart
-from .kinds.base import REGISTRY
 from .uploads import sweep_unused
 
 log = logging.getLogger(__name__)
-
-
-def work_queues() -> list[str]:
-    """The queues that jobs of the installed kinds wait in; RENDERs sold under another engine are in its queue."""
-    return sorted({kind.queue for kind in REGISTRY.values()} | {"gpu", "remote"})
 
 
 # Celery's own limits come after the runner's: soft ends the process from within, hard from outside (seconds).
@@ -61,7 +68,7 @@ def work(queue: str) -> int:
     Carries no job id: the row says what is due, so a lost, late or doubled message changes no outcome. A queue that
     no kind has claims nothing. Celery's limits are the last resort: this process ends and the pool replaces it.
     """
-    if not isinstance(queue, str) or queue not in work_queues():
+    if not isinstance(queue, str) or queue not in dispatch.work_queues():
         return 0
     connection.close_if_unusable_or_obsolete()
     try:
@@ -71,42 +78,86 @@ def work(queue: str) -> int:
         raise
 
 
-@shared_task(name="jobs.dispatch_due")
+def watchman(work: Callable[[], int]) -> Any:
+    """The task jobs.<name> of a watchman: its work, once a period."""
+
+    @shared_task(name=f"jobs.{work.__name__}")
+    @wraps(work)
+    def task() -> int:
+        return upkeep.turn(work.__name__, work)
+
+    return task
+
+
+@watchman
 def dispatch_due() -> int:
-    """Beat, every 5 seconds: nudges for due jobs that no message speaks for. Returns how many were sent."""
-    return dispatch.top_up(work_queues()) if upkeep.take("dispatch_due") else 0
+    """Beat, every 5 seconds: jobs past their deadline are cancelled; nudges for due jobs that no message speaks for.
+    Returns how many were sent."""
+    cleanup.cancel_late()
+    return dispatch.top_up(dispatch.work_queues())
 
 
-@shared_task(name="jobs.monitor_heartbeats")
+@watchman
 def monitor_heartbeats() -> int:
     """Beat, every 30 seconds: end what no worker is alive for. Returns how many attempts it ended."""
-    return len(cleanup.monitor_heartbeats().settled) if upkeep.take("monitor_heartbeats") else 0
+    return len(cleanup.monitor_heartbeats().settled)
 
 
-@shared_task(name="jobs.cleanup_stuck_jobs")
+@watchman
 def cleanup_stuck_jobs() -> int:
     """Beat, every 15 minutes: settle and refund what is stuck. Returns how many; the CleanupRun row says more."""
-    return cleanup.cleanup_stuck_jobs(by="beat").cleaned if upkeep.take("cleanup_stuck_jobs") else 0
+    report = cleanup.cleanup_stuck_jobs(by="beat")
+    if not report.failed:
+        ping.alive()
+    return report.cleaned
 
 
-@shared_task(name="jobs.sweep_remote")
+@watchman
 def sweep_remote() -> int:
     """Beat, every minute: cancel what nobody waits for on RunPod. Returns how many are over."""
-    return remote.sweep().ended if upkeep.take("sweep_remote") else 0
+    return remote.sweep().ended
 
 
-@shared_task(name="jobs.check_alerts")
+@watchman
+def count_events() -> int:
+    """Beat, every 15 seconds: add new events to the totals of the metrics. Returns how many."""
+    return tally.fold()
+
+
+@watchman
 def check_alerts() -> int:
     """Beat, every minute: tell the operator what has gone wrong, or is well again. Returns how many messages."""
-    return alerts.check() if upkeep.take("check_alerts") else 0
+    return alerts.check()
 
 
-@shared_task(name="jobs.sweep_storage")
+@watchman
+def deliver_webhooks() -> int:
+    """Beat, every 10 seconds: messages about jobs that ended, and threads that deliver what is due and tell owners
+    what was muted. Returns how many messages were made."""
+    from .api import objects  # here, and not in every worker: views take long to import
+
+    try:
+        return webhooks.owe(lambda jobs: objects.many(None, jobs))
+    finally:
+        webhook_sender.deliver_in_background()
+        webhook_sender.tell_in_background()
+
+
+@watchman
+def send_mail() -> int:
+    """Beat, every 15 seconds: letters to users, and a thread that sends what is due. Returns how many were written."""
+    try:
+        return mail.owe()
+    finally:
+        mail.start()
+
+
+@watchman
 def sweep_storage() -> int:
     """Beat, daily: delete orphaned outputs and unused uploads, look whether the outputs are whole. Returns how many
     files were deleted or found damaged."""
     found = 0
-    for sweep in (artifacts.sweep, sweep_unused, parts.sweep, integrity.check) if upkeep.take("sweep_storage") else ():
+    for sweep in (artifacts.sweep, sweep_unused, parts.sweep, integrity.check):
         try:
             found += sweep()
         except OSError as error:  # the next day will do; the other sweeps may meet other files
@@ -114,17 +165,23 @@ def sweep_storage() -> int:
     return found
 
 
-@shared_task(name="jobs.apply_retention")
+@watchman
+def take_sample() -> int:
+    """Beat, every minute: keep a line of the platform's figures for the operator's first screen. Returns how many."""
+    stats.take_sample()
+    return 1
+
+
+@watchman
 def apply_retention() -> int:
-    """Beat, hourly: delete jobs that ended longer ago than RETENTION_DAYS allows. Returns how many."""
-    return retention.apply() if upkeep.take("apply_retention") else 0
+    """Beat, hourly: delete jobs that ended longer ago than RETENTION_DAYS allows, old messages of webhooks, old
+    letters, and counters of tries that are over. Returns how many in all."""
+    return sum(sweep() for sweep in (retention.apply, webhooks.sweep, mail.sweep, throttles.sweep))
 
 
-@shared_task(name="jobs.reconcile_tokens")
+@watchman
 def reconcile_tokens() -> int:
     """Beat, daily: accounts whose ledger and balance differ are logged. Returns how many."""
-    if not upkeep.take("reconcile_tokens"):
-        return 0
     drifted = ledger.drifted()
     for account_id, balance, total in drifted:
         log.error("Account %s drifts: balance %s, ledger %s", account_id, balance, total)
@@ -148,8 +205,9 @@ def _pool_child_started(**_) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # billiard would put its own in place of a handler of ours
         signal.signal(HAND_BACK, heart.terminate)
         slots.adopt_orphans()
+    tracing.start(settings.PROCESS or "worker")
     runner.sweep_work_folders()
-    heart.start([queue for queue in _served_queues if queue in work_queues()])
+    heart.start([queue for queue in _served_queues if queue in dispatch.work_queues()])
 
 
 @worker_process_shutdown.connect
@@ -161,12 +219,14 @@ _served_queues: list[str] = []
 
 
 @celeryd_after_setup.connect
-def _queues_known(instance, **_) -> None:
+def _before_the_pool(instance, **_) -> None:
     _served_queues[:] = sorted(instance.app.amqp.queues.consume_from)
+    gc.freeze()  # the pool children share what is loaded, and a fork has nothing of it to look through
 
 
 @worker_ready.connect
 def _worker_ready(sender, **_) -> None:
+    log.info("Media walls: %s", health.walls().detail)
     log.info("Worker ready; queues: %s; kinds: %s", ", ".join(_served_queues), ", ".join(kinds.names()))
     if "upkeep" in _served_queues:
         log.info("Heartbeat monitor started")

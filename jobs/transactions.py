@@ -1,16 +1,20 @@
-"""Write transactions that survive a busy database: the one place that retries them."""
+"""A database that is busy or away: write transactions that survive it, and the one place that retries them."""
 
+import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
-from django.db import OperationalError, connection, transaction
+from django.db import InterfaceError, InternalError, OperationalError, connection, transaction
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
+log = logging.getLogger(__name__)
+GONE = (OperationalError, InterfaceError, InternalError)  # away, or asked for too much; read-only is an InternalError
 TRIES = 4
 PATIENCE = 5.0  # seconds after which a busy database is not asked again: SQLite's own busy timeout has waited as long
 AGAIN = {"40001", "40P01"}  # PostgreSQL: serialization failure, deadlock: rolled back whole, safe to repeat
@@ -52,6 +56,28 @@ def again_if_busy(function: Callable[P, T]) -> Callable[P, T]:
         raise AssertionError("unreachable")
 
     return wrapper
+
+
+@contextmanager
+def at_once() -> Iterator[None]:
+    """SQLite's write lock is not waited for inside: OperationalError if another has it."""
+    if connection.vendor != "sqlite":  # others lock rows
+        yield
+        return
+    connection.ensure_connection()
+    (waits,) = connection.connection.execute("PRAGMA busy_timeout").fetchone()  # milliseconds
+    connection.connection.execute("PRAGMA busy_timeout = 0")
+    try:
+        yield
+    finally:
+        connection.connection.execute(f"PRAGMA busy_timeout = {waits}")
+
+
+def let_go(error: Exception) -> None:
+    """Tell of a request that ended with one of GONE; the connection is made anew if it is of no use any more."""
+    log.warning("Database unavailable: %s", str(error).strip()[:200])
+    if not connection.in_atomic_block:
+        connection.close_if_unusable_or_obsolete()
 
 
 def _is_busy(error: OperationalError) -> bool:

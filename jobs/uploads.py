@@ -1,13 +1,16 @@
 """Files that users bring: taken in, and swept when nothing uses them."""
 
 import errno
+import hashlib
 import logging
 import os
+import shutil
 import threading
 import time
 import unicodedata
 from datetime import timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 from django.conf import settings
 from django.db import Error, IntegrityError, connection, transaction
@@ -15,10 +18,10 @@ from django.db.models import Exists, OuterRef
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from . import blobs
+from . import blobs, idempotency
 from .engines import delimited, media
 from .errors import ErrorCode, JobError, Refused
-from .models import LIVE, JobInput, PartUpload, Upload
+from .models import LIVE, IdempotencyKey, JobInput, PartUpload, Upload
 from .models.job import uuid7
 from .transactions import write
 
@@ -29,16 +32,20 @@ ORPHAN_AGE = timedelta(hours=1)  # a file without a row that is older belongs to
 _probing = threading.BoundedSemaphore(2)  # media readers at once in one web process: each may take much memory
 
 
-def take_in(owner_id: int, *, path: Path, sha256: str, name: str) -> Upload:
+def take_in(owner_id: int, *, path: Path, sha256: str, name: str, key: str | None = None) -> Upload:
     """Keep a finished local file as the user's upload; the storage may move it away.
 
     Its type is judged from its bytes; of media, the streams are read behind the walls. Refused(bad_input) for an empty
     file, an unknown type, a video without pictures, a table with NULs or what breaks a cap; nothing is kept then.
+    A film that is cut short is kept as such: STITCH names it.
+    Who comes again with the same `key` (Idempotency-Key) gets the upload that it made, and no other.
     """
+    if key and (before := made_by(owner_id, key, sha256)):
+        return before
     size = path.stat().st_size
-    content_type = judged(path)
+    found = judged(path)
     number = uuid7()
-    about = {"name": label(name), "bytes": size, "sha256": sha256, "content_type": content_type}
+    about = {"name": label(name), "bytes": size, "sha256": sha256, **found._asdict()}
     upload = Upload(id=number, owner_id=owner_id, key=f"uploads/{number}", **about)
     try:
         with open(path, "rb") as written:
@@ -50,13 +57,38 @@ def take_in(owner_id: int, *, path: Path, sha256: str, name: str) -> Upload:
     except OSError as error:
         raise storage_refuses(error) from error
     try:
-        upload.save(force_insert=True)
+        _keep(upload, key)
     except Error:  # in doubt: the commit may have been done. If nobody can say, the sweep finds the file later
         connection.close_if_unusable_or_obsolete()
         if not Upload.objects.filter(pk=upload.pk).exists():
             _delete(upload.key)
+            if key and (before := made_by(owner_id, key, sha256)):  # it came twice at once
+                return before
             raise
     return upload
+
+
+def take_copy(owner_id: int, path: Path) -> Upload:
+    """Keep a copy of a local file of the platform's own as the user's upload."""
+    copy = Path(settings.FILE_UPLOAD_TEMP_DIR) / f"copy-{uuid7().hex}"
+    shutil.copyfile(path, copy)
+    try:
+        return take_in(owner_id, path=copy, sha256=hashlib.sha256(copy.read_bytes()).hexdigest(), name=path.name)
+    finally:
+        copy.unlink(missing_ok=True)
+
+
+@write
+def _keep(upload: Upload, key: str | None) -> None:
+    upload.save(force_insert=True)
+    if key:
+        IdempotencyKey.objects.create(owner_id=upload.owner_id, key=key, body_hash=upload.sha256, job_id=upload.pk)
+
+
+def made_by(owner_id: int, key: str, sha256: str) -> Upload | None:
+    """The upload that this key made, if any. Refused if it came with another file, or the upload was removed since."""
+    gone = "The upload that this Idempotency-Key made was removed."
+    return idempotency.made_by(Upload, owner_id, key, sha256, gone=gone)
 
 
 def storage_refuses(error: OSError) -> Refused:
@@ -65,22 +97,29 @@ def storage_refuses(error: OSError) -> Refused:
     return Refused(ErrorCode.storage_full, retry_after=getattr(error, "wait", 60.0))
 
 
-def judged(path: Path) -> str:
-    """The content type of a local file, from its bytes. Refused(bad_input) unless a kind can read it."""
-    content_type = _judged(path) if path.stat().st_size else None
-    if content_type is None:
+class Judged(NamedTuple):
+    """What an upload's bytes say of it."""
+
+    content_type: str
+    cut: bool = False
+
+
+def judged(path: Path) -> Judged:
+    """What a local file is, from its bytes. Refused(bad_input) unless a kind can read it."""
+    found = _judged(path) if path.stat().st_size else None
+    if found is None:
         known = "is not a video, picture, sound or table (CSV) that can be read here."
         raise _bad(f"The file {known if path.stat().st_size else 'is empty.'}")
-    return content_type
+    return found
 
 
-def _judged(path: Path) -> str | None:
+def _judged(path: Path) -> Judged | None:
     content_type = media.sniff(path)
     with _probing:
         try:
             if content_type is None:
                 delimited.look(path)
-                return "text/csv"
+                return Judged("text/csv")
             found = media.probe(path, label="The file")
         except delimited.NoTable:
             return None
@@ -88,9 +127,9 @@ def _judged(path: Path) -> str | None:
             if error.code is not ErrorCode.bad_input:
                 raise
             raise _bad(error.message) from error
-    if content_type.startswith("video/") and found.video is None:
-        raise _bad("The file has no video stream.")
-    return content_type
+    if content_type.startswith("video/") and not (found.video and found.video.frames):
+        raise _bad("The file has no video stream with pictures.")
+    return Judged(content_type, found.cut)
 
 
 def _bad(detail: str) -> Refused:
@@ -117,6 +156,7 @@ def _remove(upload: Upload) -> None:
     Upload.objects.select_for_update().filter(pk=upload.pk).first()  # a submit that needs it waits here, or we for it
     if JobInput.objects.filter(upload_id=upload.pk, job__status__in=LIVE).exists():
         raise Refused(ErrorCode.upload_in_use)
+    IdempotencyKey.objects.filter(job_id=upload.pk).update(job_deleted_at=Now())
     Upload.objects.filter(pk=upload.pk).delete()
     transaction.on_commit(lambda: _delete(upload.key), robust=True)
 
@@ -168,7 +208,7 @@ def orphans() -> list[blobs.Blob]:
 def _sweep_temporary() -> int:
     gone = 0
     for path in Path(settings.FILE_UPLOAD_TEMP_DIR).iterdir():
-        if path.is_file() and time.time() - path.stat().st_mtime > 86_400:
-            path.unlink(missing_ok=True)
+        if time.time() - path.stat(follow_symlinks=False).st_mtime > 86_400:
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)  # media.shown makes folders
             gone += 1
     return gone

@@ -10,5 +10,9 @@ os.environ.setdefault("JOBSITE_PROCESS", "web")  # the settings give the web pro
 _django = get_asgi_application()
 
 from jobs.api.gate import BodyGate  # noqa: E402 - needs the apps that were loaded just now
+from jobs.api.later import LaterAnswers  # noqa: E402
+from jobsite import tracing  # noqa: E402
 
-application = BodyGate(_django)
+tracing.start("web")
+
+application = LaterAnswers(BodyGate(_django))

@@ -1,5 +1,6 @@
 """Reading the environment: NAME or NAME_FILE, refused with the variable's name where it is empty or wrong."""
 
+import ipaddress
 import os
 from pathlib import Path
 
@@ -47,6 +48,7 @@ env = Env()
 _env_file = Path(os.environ.get("ENV_FILE") or BASE_DIR / ".env")
 if _env_file.exists():
     Env.read_env(_env_file)  # what the environment says already wins
+HOME = Path(env.str("JOBSITE_HOME", str(BASE_DIR / "var"))).absolute()  # database, storage, logs and the secret key
 
 
 def seconds(name: str, default: float, *, least: float = 0.05) -> float:
@@ -63,3 +65,11 @@ def whole(name: str, default: int, *, least: int = 0) -> int:
     if value < least:
         raise ImproperlyConfigured(f"{name} must be at least {least}; it is {value}.")
     return value
+
+
+def networks(name: str) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+    """Networks from the environment, comma separated: `10.0.0.0/8,fd00::/8`. None unless named."""
+    try:
+        return tuple(ipaddress.ip_network(text.strip()) for text in env.list(name, default=[]) if text.strip())
+    except ValueError as error:
+        raise ImproperlyConfigured(f"{name} must be networks like 10.0.0.0/8: {error}.") from error

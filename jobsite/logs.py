@@ -4,17 +4,26 @@ import fcntl
 import logging
 import os
 import re
+import sys
 import time
+from datetime import UTC, datetime
 from functools import lru_cache
 from logging.handlers import WatchedFileHandler
+from typing import Any
 from urllib.parse import urlsplit
+
+import structlog
+from structlog.contextvars import get_contextvars
 
 # Control characters could forge lines (CR, LF), colour a terminal (ESC) or turn text around (bidi marks).
 _UNSAFE = [*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
 _ESCAPES = {code: chr(code).encode("unicode_escape").decode() for code in _UNSAFE}
+_JSON_ESCAPES = {code: f"\\u{code:04x}" for code in _UNSAFE}
 
 _SECRETS: list[tuple[list[str], re.Pattern, str]] = [  # words of which one must be there, pattern, what replaces it
     (["js_"], re.compile(r"\bjs_[A-Za-z0-9_-]{16,}"), "js_***"),  # our own API keys, wherever they stand
+    (["jst_"], re.compile(r"\bjst_[A-Za-z0-9_:-]{16,}"), "jst_***"),  # stream tokens, which stand in addresses
+    (["whsec_"], re.compile(r"\bwhsec_[A-Za-z0-9+/=]{16,}"), "whsec_***"),
     (
         ["bearer", "basic", "token"],
         re.compile(r"\b(Bearer|Basic|Token)(\s+|%20)[A-Za-z0-9._~+/=-]{6,}", re.IGNORECASE),
@@ -36,10 +45,18 @@ def _known_secrets() -> tuple[str, ...]:
 
     own = settings.JOBSITE
     values = [settings.SECRET_KEY, settings.CRON_SECRET, settings.ADMIN_API_KEY, settings.EMAIL_HOST_PASSWORD]
-    values += [own["RUNPOD_API_KEY"], own["LLM_KEY"], own["ALERT_WEBHOOK_URL"], settings.AWS_SECRET]
+    values += [
+        own["RUNPOD_API_KEY"],
+        own["LLM_KEY"],
+        own["ALERT_WEBHOOK_URL"],
+        own["METRICS_TOKEN"],
+        own["PING_URL"],
+        own["SENTRY_DSN"],
+        settings.AWS_SECRET,
+    ]
     values.append(settings.DATABASES["default"].get("PASSWORD") or "")
     values.append(urlsplit(settings.CELERY_BROKER_URL).password or "")
-    return tuple(sorted({value for value in values if len(value) >= 4}, key=len, reverse=True))
+    return tuple(sorted({value for value in values if value and len(value) >= 4}, key=len, reverse=True))
 
 
 def redact(text: str) -> str:
@@ -62,7 +79,10 @@ class WithoutProbes(logging.Filter):
 
 
 class LineFormatter(logging.Formatter):
-    """`time level logger message`: UTC, exactly one line, no control characters, no secrets."""
+    """`time level logger message [what it was about]`: UTC, exactly one line, no control characters, no secrets.
+
+    What it was about are the words bound to the request or the attempt: request_id, user_id, job_id, attempt, kind.
+    """
 
     converter = time.gmtime
 
@@ -70,8 +90,58 @@ class LineFormatter(logging.Formatter):
         super().__init__("%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s %(message)s", "%Y-%m-%dT%H:%M:%S")
 
     def format(self, record: logging.LogRecord) -> str:
-        line = redact(super().format(record))
+        line = super().format(record)
+        if about := get_contextvars():
+            line += f" [{' '.join(f'{name}={value}' for name, value in sorted(about.items()))}]"
+        line = redact(line)
         return line if line.isprintable() else line.translate(_ESCAPES)
+
+
+class ColourFormatter(LineFormatter):
+    """The same for a terminal, tinted by its level. The colour is put around a line that is clean already."""
+
+    TINTS = {"DEBUG": 2, "WARNING": 33, "ERROR": 31, "CRITICAL": 41}
+
+    def format(self, record: logging.LogRecord) -> str:
+        line, tint = super().format(record), self.TINTS.get(record.levelname)
+        return f"\x1b[{tint}m{line}\x1b[0m" if tint else line
+
+
+def terminal_formatter() -> logging.Formatter:
+    """Tinted lines where a person looks on (and does not refuse them by NO_COLOR), plain ones in a pipe."""
+    return ColourFormatter() if sys.stderr.isatty() and not os.environ.get("NO_COLOR") else LineFormatter()
+
+
+def json_formatter() -> logging.Formatter:
+    """One JSON object a line: timestamp, level, logger, event, what it was about, and exception. Takes the lines of
+    structlog's loggers and of the standard library's alike."""
+    return structlog.stdlib.ProcessorFormatter(
+        processors=[
+            _from_record,
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.format_exc_info,
+            _without_secrets,
+            structlog.processors.JSONRenderer(ensure_ascii=False),
+            _on_one_line,
+        ],
+    )
+
+
+def _from_record(logger: Any, name: str, event: dict[str, Any]) -> dict[str, Any]:
+    """Time, level and logger before the rest."""
+    record = event.pop("_record")
+    del event["_from_structlog"]
+    at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+    return {"timestamp": at, "level": record.levelname.lower(), "logger": record.name, **event}
+
+
+def _without_secrets(logger: Any, name: str, event: dict[str, Any]) -> dict[str, Any]:
+    """Before it is rendered: a secret with a quote in it looks different afterwards."""
+    return {key: value if isinstance(value, (int, float)) else redact(str(value)) for key, value in event.items()}
+
+
+def _on_one_line(logger: Any, name: str, text: str) -> str:
+    return text if text.isprintable() else text.translate(_JSON_ESCAPES)
 
 
 class RotatingHandler(WatchedFileHandler):

@@ -1,4 +1,5 @@
-"""All settings, from the environment. Every name is listed in docs/settings.md (a test compares them)."""
+"""All settings, from the environment; the platform's own come from own_settings.py. docs/settings.md lists every name
+(a test compares them)."""
 
 import hashlib
 import ipaddress
@@ -11,11 +12,13 @@ from urllib.parse import unquote, urlsplit
 from django.core.exceptions import ImproperlyConfigured
 
 from jobsite import __version__, storage
-from jobsite.environment import BASE_DIR, env, seconds, whole
+from jobsite.environment import BASE_DIR, HOME, env, seconds, whole
+from jobsite.log_settings import LOG_DIR as LOG_DIR
+from jobsite.log_settings import log_lines
+from jobsite.own_settings import JOBSITE
 
 # --- where things live ---------------------------------------------------------------------------------------------
 
-HOME = Path(env.str("JOBSITE_HOME", str(BASE_DIR / "var"))).absolute()
 HOST = env.str("HOST", "127.0.0.1")
 PORT = whole("PORT", 8000, least=1)
 if PORT > 65535:
@@ -42,7 +45,7 @@ BROKER_SOCKET = RUNTIME / "broker.sock"
 _local = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}.get(HOST, HOST)  # noqa: S104 - compared, not bound
 SITE_URL = env.str("SITE_URL", f"http://{_local}:{PORT}").rstrip("/")
 _site = urlsplit(SITE_URL)
-if _site.scheme not in ("http", "https") or not _site.hostname:
+if _site.scheme not in ("http", "https") or not re.fullmatch(r"\w[\w.-]*|[0-9a-f:.]+", _site.hostname or ""):
     raise ImproperlyConfigured("SITE_URL must look like https://jobs.example.com.")
 
 
@@ -58,6 +61,7 @@ DEBUG = env.bool("DEBUG", False)
 ALLOWED_HOSTS = [_site.hostname, *([] if PRODUCTION else ["127.0.0.1", "localhost", "[::1]"])]
 CSRF_TRUSTED_ORIGINS = [f"{_site.scheme}://{_site.netloc}"]
 SECURE = _site.scheme == "https"
+TRUST_PROXY = env.bool("TRUST_PROXY", False)  # of a proxy in front: X-Forwarded-Proto, the last of X-Forwarded-For
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE
 SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
 SESSION_COOKIE_HTTPONLY = True
@@ -69,7 +73,7 @@ if SECURE:
     SECURE_HSTS_INCLUDE_SUBDOMAINS = True
     SECURE_HSTS_PRELOAD = True
     SECURE_SSL_REDIRECT = env.bool("SSL_REDIRECT", False)  # usually the proxy's work; then the proxy's header counts
-    if env.bool("TRUST_PROXY", False):
+    if TRUST_PROXY:
         SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
     SILENCED_SYSTEM_CHECKS = ["security.W008"]  # asks for SSL_REDIRECT, which would go in circles behind a proxy
 
@@ -99,104 +103,9 @@ if ADMIN_API_KEY and len(ADMIN_API_KEY) < 16 and PRODUCTION:
 # Browser front ends on other hosts, which come with keys, never with our cookies. None unless named.
 CORS_ALLOWED_ORIGINS = [origin for origin in env.list("CORS_ORIGINS", default=[]) if origin]
 CORS_ALLOW_HEADERS = ["accept", "authorization", "content-type", "idempotency-key", "range", "x-admin-key"]
+CORS_ALLOW_HEADERS += ["cache-control", "if-none-match", "last-event-id", "prefer"]
 CORS_EXPOSE_HEADERS = ["Content-Range", "ETag", "Idempotent-Replayed", "Location", "Retry-After", "X-Request-Id"]
-
-# --- the platform's own settings -----------------------------------------------------------------------------------
-
-JOBSITE = {
-    # clocks, in seconds
-    "HEARTBEAT_SECONDS": seconds("JOB_HEARTBEAT_SECONDS", 2.0),  # a running job's heartbeat is written this often
-    "WATCH_SECONDS": seconds("JOB_WATCH_SECONDS", 0.5),  # a run looks this often whether it was cancelled
-    "HEARTBEAT_TIMEOUT": seconds("JOB_HEARTBEAT_TIMEOUT", 600.0, least=0.5),  # no beat for so long: the worker is dead
-    "CLEANUP_TIMEOUT": seconds("JOB_CLEANUP_TIMEOUT", 300.0, least=0.5),  # the same for the 15-minute cleanup
-    "MONITOR_SECONDS": seconds("JOB_MONITOR_SECONDS", 30.0),
-    "CLEANUP_SECONDS": seconds("JOB_CLEANUP_SECONDS", 900.0),
-    "DISPATCH_SECONDS": seconds("JOB_DISPATCH_SECONDS", 5.0),
-    "CLEANUP_BATCH": whole("JOB_CLEANUP_BATCH", 500, least=1),  # rows per transaction
-    "RUN_GRACE": seconds("JOB_RUN_GRACE", 60.0),  # beating but so long past its run limit: stuck all the same
-    "ABORT_GRACE": seconds("JOB_ABORT_GRACE", 5.0),  # code that ignores its abort for so long is killed
-    "DRAIN_SECONDS": seconds("JOB_DRAIN_SECONDS", 2.0),  # one nudge claims jobs for about so long
-    "BACKOFF_INITIAL": seconds("JOB_BACKOFF_INITIAL", 5.0, least=0.01),  # between two attempts of a job
-    "BACKOFF_FACTOR": seconds("JOB_BACKOFF_FACTOR", 2.0, least=1.0),  # a factor: each wait is so much longer
-    "BACKOFF_MAX": seconds("JOB_BACKOFF_MAX", 300.0, least=0.01),
-    "RETRY_INITIAL_DELAY": seconds("RETRY_INITIAL_DELAY", 0.5, least=0.01),  # between two calls of an outside service
-    "RETRY_FACTOR": seconds("RETRY_FACTOR", 2.0, least=1.0),
-    "RETRY_MAX_DELAY": seconds("RETRY_MAX_DELAY", 10.0, least=0.01),
-    "BLOB_RETRY_ATTEMPTS": whole("BLOB_RETRY_ATTEMPTS", 3, least=1),
-    "CIRCUIT_THRESHOLD": whole("LLM_CIRCUIT_THRESHOLD", 5, least=1),  # failures within the window: left alone
-    "CIRCUIT_WINDOW": seconds("LLM_CIRCUIT_WINDOW", 300.0),
-    "CIRCUIT_COOLDOWN": seconds("LLM_CIRCUIT_COOLDOWN", 600.0),
-    "DEAF_SECONDS": seconds("JOB_DEAF_SECONDS", 60.0),  # due work, a free slot and no claim for so long: deaf
-    "RUN_LIMIT_MAX": seconds("JOB_RUN_LIMIT_MAX", 7200.0, least=1.0),  # the longest run limit that a policy may give
-    "STALE_ACTION": env.str("JOB_STALE_ACTION", "retry_then_fail"),  # or fail: at once
-    "CANCEL_REFUND": env.str("JOB_CANCEL_REFUND", "full"),  # of a running job; or unused, none
-    "COLD_START_THRESHOLD": seconds("COLD_START_THRESHOLD", 15.0),
-    # caps
-    "JOBS_PER_USER": whole("JOBS_PER_USER", 1000, least=1),  # active at once
-    "SUBMITS_PER_SECOND": whole("SUBMITS_PER_SECOND", 50, least=1),  # per user
-    "UPLOAD_MAX_BYTES": whole("UPLOAD_MAX_BYTES", 2 * 1024**3, least=1),
-    "UPLOAD_UNUSED_HOURS": whole("UPLOAD_UNUSED_HOURS", 24, least=1),  # then an unused upload is swept
-    "DISK_FREE_BYTES": whole("DISK_FREE_BYTES", 200 * 1024**2),  # below this, intake answers 507
-    "STORAGE_CHECK_BYTES": whole("STORAGE_CHECK_BYTES", 1024**3),  # of outputs that are read again and compared, daily
-    "RETENTION_DAYS": whole("RETENTION_DAYS", 0),  # an ended job and its files go after so many days; 0: never
-    "RETENTION_DAYS_OF": {  # the same of one kind, which wins: RETENTION_DAYS_RENDER=30
-        name.removeprefix("RETENTION_DAYS_"): whole(name, 0)
-        for name in (name.removesuffix("_FILE") for name in os.environ)
-        if name.startswith("RETENTION_DAYS_")
-    },
-    "MEDIA_MEMORY_BYTES": whole("MEDIA_MEMORY_BYTES", 2 * 1024**3, least=1),  # address space of one FFmpeg
-    "MEDIA_FILE_BYTES": whole("MEDIA_FILE_BYTES", 8 * 1024**3, least=1),  # largest file that one FFmpeg may write
-    # prices, whole tokens
-    "PRICE_RENDER_SECOND": whole("PRICE_RENDER_SECOND", 1),
-    "PRICE_STITCH_BASE": whole("PRICE_STITCH_BASE", 1),
-    "PRICE_ANALYZE_MB": whole("PRICE_ANALYZE_MB", 1),  # per 10 MB begun
-    "PRICE_ENHANCE_1K": whole("PRICE_ENHANCE_1K", 2),
-    "PRICE_ENHANCE_2K": whole("PRICE_ENHANCE_2K", 5),
-    "PRICE_ENHANCE_4K": whole("PRICE_ENHANCE_4K", 10),
-    "PRICE_INGEST": whole("PRICE_INGEST", 0),
-    # alerts
-    "ALERT_STUCK_JOBS": whole("ALERT_STUCK_JOBS", 10),  # more than so many are told
-    "ALERT_REFUND_TOKENS": whole("ALERT_REFUND_TOKENS", 1000),  # refunded within an hour; more is told
-    "ALERT_WEBHOOK_URL": env.str("ALERT_WEBHOOK_URL", ""),
-    "ALERT_EMAIL": env.str("ALERT_EMAIL", ""),
-    # media
-    "RENDER_ENGINE": env.str("RENDER_ENGINE", "preview"),  # who draws a RENDER
-    "ENHANCE_ENGINE": env.str("ENHANCE_ENGINE", "auto"),  # resample, model, or model where UPSCALER_MODEL names one
-    "UPSCALER_MODEL": env.str("UPSCALER_MODEL", ""),  # path of an ONNX file
-    "RUNPOD_API_KEY": env.str("RUNPOD_API_KEY", ""),
-    "RUNPOD_ENDPOINT_ID": env.str("RUNPOD_ENDPOINT_ID", ""),
-    "RUNPOD_BASE_URL": env.str("RUNPOD_BASE_URL", "https://api.runpod.ai/v2"),  # http only to this host: the fake
-    "RUNPOD_POLL_SECONDS": seconds("RUNPOD_POLL_SECONDS", 2.0),  # a job's state is asked for this often
-    "RUNPOD_OUTPUT_BYTES": whole("RUNPOD_OUTPUT_BYTES", 2 * 1024**3, least=1),  # largest result that is pulled
-    "RUNPOD_SWEEP_SECONDS": seconds("RUNPOD_SWEEP_SECONDS", 60.0),  # what nobody waits for is cancelled this often
-    "FFMPEG": env.str("FFMPEG", "bundled"),  # a path, or the one that comes with imageio-ffmpeg
-    "INGEST_ROOT": Path(env.str("INGEST_ROOT", str(HOME / "ingest"))).absolute(),  # what INGEST's `path` is relative to
-    "INGEST_PREFIX": env.str("INGEST_PREFIX", ""),  # keys of the storage that INGEST may read begin with it
-    "SPEECH_MODEL": env.str("SPEECH_MODEL", ""),  # folder of a faster-whisper model; empty: no transcripts
-    "MEDIA_WALLS": env.str("MEDIA_WALLS", "required"),  # or best_effort
-    "KINDS": [module for module in env.list("JOBSITE_KINDS", default=[]) if module],
-}
-JOBSITE |= {
-    # ANALYZE
-    "ANALYZE_SECONDS": seconds("JOB_TIMEOUT_SECONDS", 600.0, least=1.0),  # an attempt's whole time
-    "SIMULATED_SLOW": seconds("SIMULATED_SLOW_PROCESSING_SECONDS", 0.0, least=0.0),  # to rehearse cancel and timeout
-    "CLIENT_MAX_WAIT": seconds("CLIENT_MAX_WAIT_SECONDS", 600.0, least=1.0),  # told to the dialect's clients
-    "LLM_KEY": env.str("OPENROUTER_API_KEY", ""),  # empty: no model is asked
-    "LLM_MODEL": env.str("LLM_MODEL", "deepseek/deepseek-r1"),
-    "LLM_BASE_URL": env.str("LLM_BASE_URL", "https://openrouter.ai/api/v1"),
-    "LLM_RETRY_ATTEMPTS": whole("LLM_RETRY_ATTEMPTS", 2, least=1),
-    "LLM_TIMEOUT_SECONDS": seconds("LLM_TIMEOUT_SECONDS", 60.0),  # one call, all in all
-}
-if JOBSITE["ALERT_WEBHOOK_URL"] and urlsplit(JOBSITE["ALERT_WEBHOOK_URL"]).scheme not in ("http", "https"):
-    raise ImproperlyConfigured("ALERT_WEBHOOK_URL must look like https://hooks.example.com/jobsite.")
-if urlsplit(JOBSITE["LLM_BASE_URL"]).scheme not in ("http", "https"):
-    raise ImproperlyConfigured("LLM_BASE_URL must look like https://openrouter.ai/api/v1.")
-if JOBSITE["STALE_ACTION"] not in ("retry_then_fail", "fail"):
-    raise ImproperlyConfigured("JOB_STALE_ACTION must be retry_then_fail or fail.")
-if JOBSITE["CANCEL_REFUND"] not in ("full", "unused", "none"):
-    raise ImproperlyConfigured("JOB_CANCEL_REFUND must be full, unused or none.")
-if JOBSITE["MEDIA_WALLS"] not in ("required", "best_effort"):
-    raise ImproperlyConfigured("MEDIA_WALLS must be required or best_effort.")
+CORS_EXPOSE_HEADERS += ["Preference-Applied"]
 
 if PRODUCTION:
     for _name in ("DEBUG", *sorted(os.environ)):
@@ -209,7 +118,7 @@ INSTALLED_APPS = [
     "unfold",
     "unfold.contrib.filters",
     "unfold.contrib.forms",
-    "django.contrib.admin",
+    "django.contrib.admin.apps.SimpleAdminConfig",  # urls.py looks for the pages: only the web process needs them
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -221,6 +130,7 @@ INSTALLED_APPS = [
     "drf_spectacular",
     "drf_spectacular_sidecar",
     "django_celery_beat",
+    "django_htmx",
     "tokens",
     "jobs",
     "jobsite",
@@ -229,6 +139,7 @@ MIDDLEWARE = [
     "jobs.api.middleware.RequestIdMiddleware",
     "corsheaders.middleware.CorsMiddleware",
     "django.middleware.security.SecurityMiddleware",
+    "jobsite.csp.PolicyMiddleware",
     "jobsite.static.StaticFilesMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -236,6 +147,8 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "django_htmx.middleware.HtmxMiddleware",
+    "jobs.web.refusals.RefusalMiddleware",
 ]
 APPEND_SLASH = False  # a redirect would lose a POST's body: every API path answers with and without its slash
 ROOT_URLCONF = "jobsite.urls"
@@ -250,10 +163,12 @@ TEMPLATES = [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
+                "jobs.web.context.page",
             ]
         },
     }
 ]
+AUTHENTICATION_BACKENDS = ["jobs.throttles.ThrottledBackend"]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
     for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
@@ -262,8 +177,9 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 LANGUAGE_CODE = "en-us"
 TIME_ZONE = "UTC"
 USE_TZ = True
-LOGIN_URL = "/admin/login/"
-LOGIN_REDIRECT_URL = "/admin/"
+LOGIN_URL = "web:sign-in"  # the admin has its own
+LOGIN_REDIRECT_URL = "web:jobs"
+LOGOUT_REDIRECT_URL = "web:sign-in"
 STATIC_URL = "/static/"
 STATIC_ROOT = HOME / "static"
 STATIC_ROOT.mkdir(exist_ok=True)
@@ -271,17 +187,20 @@ WHITENOISE_USE_FINDERS = True  # no collectstatic step on one box
 WHITENOISE_AUTOREFRESH = DEBUG
 WHITENOISE_ALLOW_ALL_ORIGINS = False
 DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024  # bytes of a JSON body; uploads are streamed to disk
-FILE_UPLOAD_HANDLERS = ["django.core.files.uploadhandler.TemporaryFileUploadHandler"]
+FILE_UPLOAD_HANDLERS = ["jobs.api.uploads.MeasuredUpload"]  # to disk, hashed and measured on the way
 FILE_UPLOAD_TEMP_DIR = HOME / "tmp"
 FILE_UPLOAD_TEMP_DIR.mkdir(exist_ok=True)
 
 # --- mail ----------------------------------------------------------------------------------------------------------
 
 EMAIL_TIMEOUT = 5  # seconds
-if _email := env.str("EMAIL_URL", ""):
+MAIL = bool(_email := env.str("EMAIL_URL", ""))  # whether mail can be sent
+if MAIL:
     vars().update(env.email_url_config(_email))
 elif JOBSITE["ALERT_EMAIL"]:
     raise ImproperlyConfigured("ALERT_EMAIL needs EMAIL_URL (smtp+tls://user:password@host:587).")
+elif JOBSITE["SIGN_UP"] == "open":
+    raise ImproperlyConfigured("SIGN_UP=open needs EMAIL_URL: a letter proves the address of who signs up.")
 SERVER_EMAIL = DEFAULT_FROM_EMAIL = env.str("EMAIL_FROM", f"jobsite@{_site.hostname}")
 
 # --- database ------------------------------------------------------------------------------------------------------
@@ -360,6 +279,23 @@ CELERY_TIMEZONE = "UTC"
 CELERY_DB_REUSE_MAX = 1_000_000  # keep the connection between tasks: dropping it costs 3x (DESIGN section 6)
 DJANGO_CELERY_BEAT_TZ_AWARE = True
 
+# --- pages ---------------------------------------------------------------------------------------------------------
+
+CONTENT_SECURITY_POLICY = {  # of our own pages; jobsite/csp.py says where it is looser
+    "DIRECTIVES": {
+        "default-src": ["'none'"],
+        "script-src": ["'self'"],
+        "style-src": ["'self'"],
+        "img-src": ["'self'", *storage.outputs_from(STORAGES["default"])],
+        "media-src": ["'self'", *storage.outputs_from(STORAGES["default"])],
+        "font-src": ["'self'"],
+        "connect-src": ["'self'"],
+        "form-action": ["'self'"],
+        "base-uri": ["'none'"],
+        "frame-ancestors": ["'none'"],
+    }
+}
+
 # --- API -----------------------------------------------------------------------------------------------------------
 
 REST_FRAMEWORK = {
@@ -393,38 +329,11 @@ UNFOLD = {
     "SITE_HEADER": "Jobsite",
     "SITE_SUBHEADER": "jobs, tokens, refunds",
     "SHOW_VIEW_ON_SITE": False,
+    "DASHBOARD_CALLBACK": "jobs.admin.dashboard.context",
+    "STYLES": [lambda request: f"{STATIC_URL}operator/around.css"],
+    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": lambda request: f"{STATIC_URL}web/icon.svg"}],
 }
 
 # --- logs ----------------------------------------------------------------------------------------------------------
 
-LOG_DIR = HOME / "log"
-_log_level = env.str("LOG_LEVEL", "INFO").upper()
-if _log_level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
-    raise ImproperlyConfigured("LOG_LEVEL must be DEBUG, INFO, WARNING or ERROR.")
-LOG_DIR.mkdir(exist_ok=True)
-_handlers = {"terminal": {"class": "logging.StreamHandler", "formatter": "line"}}
-if PROCESS:
-    _handlers["file"] = {
-        "class": "jobsite.logs.RotatingHandler",
-        "formatter": "line",
-        "filename": LOG_DIR / f"{PROCESS}.log",
-    }
-LOGGING = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {"line": {"()": "jobsite.logs.LineFormatter"}},
-    "filters": {"without_probes": {"()": "jobsite.logs.WithoutProbes"}},
-    "handlers": _handlers,
-    "root": {"handlers": list(_handlers), "level": _log_level},
-    "loggers": {
-        "django.server": {"level": "WARNING"},
-        "django.request": {"filters": ["without_probes"]},
-        "celery.worker.strategy": {"level": "WARNING"},  # one line a nudge is noise; transitions are logged by jobs
-        "celery.app.trace": {"level": "WARNING"},
-        "celery.beat": {"level": "WARNING"},
-        "uvicorn": {"handlers": [], "propagate": True},  # its own handlers would print every line a second time
-        "uvicorn.access": {"handlers": [], "propagate": True, "level": "WARNING"},
-        "httpx": {"level": "WARNING"},
-        **{name: {"level": "WARNING"} for name in ("botocore", "boto3", "s3transfer", "urllib3")},  # signatures
-    },
-}
+LOGGING = log_lines(PROCESS, production=PRODUCTION)

@@ -51,6 +51,15 @@ def backend(url: str, *, key_id: str = "", secret: str = "", token: str = "") ->
     return {"BACKEND": "jobs.s3.S3", "OPTIONS": options}
 
 
+def outputs_from(storage: dict[str, Any]) -> list[str]:
+    """Where a download of an output is sent on to, if not to ourselves: the bucket's host. `storage` is one of
+    Django's STORAGES."""
+    if not storage["BACKEND"].endswith(".S3"):
+        return []
+    options = storage["OPTIONS"]
+    return [options["public_endpoint"] or options["endpoint_url"] or "https://*.amazonaws.com"]
+
+
 def _prefix(parts: SplitResult) -> str:
     prefix = unquote(parts.path).strip("/")
     if any(part in ("", ".", "..") for part in prefix.split("/")) and prefix:

@@ -154,8 +154,6 @@ def up(*, before: Callable[[], None], announce: Callable[[], None]) -> None:
     """
     held = lock(settings.HOME)
     check_port(settings.HOST, settings.PORT)
-    if os.geteuid() == 0:
-        logger.warning("Running as root: media of strangers is decoded here; give Jobsite a user of its own")
     ending: list[int] = []
     handlers = {number: signal.signal(number, lambda number, _: ending.append(number)) for number in ENDS}
     children = []

@@ -1,13 +1,14 @@
-"""Which face answers which address. The API's own addresses are in jobs/api/urls.py."""
+"""Which face answers which address. The API's own addresses are in jobs/api/urls.py, the pages' in jobs/web/urls.py."""
 
 from django.contrib import admin
 from django.urls import include, path
-from django.views.generic import RedirectView
+
+admin.autodiscover()
 
 urlpatterns = [
     path("admin/", admin.site.urls),
     path("", include("jobs.api.urls")),
-    path("", RedirectView.as_view(pattern_name="admin:index")),
+    path("", include("jobs.web.urls")),
 ]
 
 handler400 = "jobs.api.errors.bad_request"

@@ -7,6 +7,8 @@ import pytest
 from django.db import connection
 from django.test import TransactionTestCase
 
+from tests import wipe
+
 if connection.vendor == "sqlite":  # a file: other processes open it too
     connection.settings_dict["TEST"]["NAME"] = os.path.join(os.environ["JOBSITE_HOME"], "test.sqlite3")
 
@@ -26,27 +28,24 @@ def _asks_the_database(item) -> bool:
     return bool(fixtures) or marked or (case is not None and issubclass(case, TransactionTestCase))
 
 
-def _teardown_with_triggers_lifted(case: TransactionTestCase) -> None:
-    """The flush after a transactional test would be refused by the append-only triggers, and takes away the rows that
-    migrations made: lift the ones, lay the others again."""
-    from jobs import upkeep
-    from tokens import triggers
-
-    with triggers.lifted(connection):
-        _plain_teardown(case)
-    upkeep.install()
+TransactionTestCase._fixture_teardown = lambda case: wipe.wipe()
 
 
-_plain_teardown = TransactionTestCase._fixture_teardown
-TransactionTestCase._fixture_teardown = _teardown_with_triggers_lifted
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup, django_db_blocker):
+    """The database, with what the migrations laid kept in mind."""
+    with django_db_blocker.unblock():
+        wipe.remember()
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _quick_passwords():
-    """Password hashing is slow on purpose; tests that log in do not test that."""
+def _quick():
+    """Password hashing is slow on purpose, and WhiteNoise reads all static files for each new client: tests of other
+    things need neither."""
     from django.test import override_settings
 
-    with override_settings(PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"]):
+    hashers = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+    with override_settings(PASSWORD_HASHERS=hashers, WHITENOISE_AUTOREFRESH=True):
         yield
 
 

@@ -25,6 +25,11 @@ PREFIXES = (
     "SPEECH_",
     "ALERT_",
     "EMAIL_",
+    "METRICS_",
+    "PING_",
+    "LOG_",
+    "SENTRY_",
+    "OTEL_",
 )
 NAMES = ("DEBUG", "SITE_URL", "SECRET_KEY", "CRON_SECRET", "CELERY_BROKER_URL", "STORAGE_URL", "HOST", "PORT")
 

@@ -1,6 +1,7 @@
 """Small real media files for tests, made once a process by the FFmpeg that the platform runs."""
 
 import functools
+import io
 import subprocess
 import tempfile
 from pathlib import Path
@@ -27,6 +28,23 @@ def clip(seconds: float = 0.5) -> bytes:
 def sound() -> bytes:
     """An MP4 without a video stream."""
     return made("-f", "lavfi", "-i", "sine=d=0.5", "-c:a", "aac")
+
+
+def no_pictures() -> bytes:
+    """A Matroska that announces a video stream, of which no picture comes."""
+    import av
+
+    written = io.BytesIO()
+    with av.open(io.BytesIO(sound())) as source, av.open(written, "w", format="matroska") as target:
+        video = target.add_stream("mpeg4", rate=10)
+        video.width, video.height, video.pix_fmt = 64, 36, "yuv420p"
+        video.codec_context.open()
+        audio = target.add_stream_from_template(source.streams.audio[0])
+        for packet in source.demux(audio=0):
+            if packet.dts is not None:  # the last one is empty
+                packet.stream = audio
+                target.mux(packet)
+    return written.getvalue()
 
 
 def picture() -> bytes:

@@ -1,10 +1,12 @@
 """Accounts and the ledger for the operator: to read, and to grant tokens with a reason. Nothing is edited."""
 
+import logging
 from uuid import uuid4
 
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.auth import get_user_model
+from django.core.paginator import Paginator
 from django.db import transaction
 from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import reverse
@@ -12,12 +14,14 @@ from django.utils.html import format_html
 from unfold.admin import ModelAdmin
 from unfold.decorators import action
 from unfold.forms import BaseDialogForm
+from unfold.paginator import InfinitePaginator
 from unfold.widgets import UnfoldAdminBigIntegerFieldWidget, UnfoldAdminTextInputWidget
 
-from . import ledger
+from . import desk, ledger
 from .models import MOST, Account, Transaction
 
 User = get_user_model()
+log = logging.getLogger(__name__)
 
 
 class GrantForm(BaseDialogForm):
@@ -42,10 +46,16 @@ class GrantToUserForm(GrantForm):
 
 
 class ReadOnly(ModelAdmin):
-    """Rows are only read here; what changes them goes through `tokens.ledger`."""
+    """Rows are only read here, and their lists, which grow for ever, are not counted."""
 
     has_add_permission = has_change_permission = has_delete_permission = lambda self, request, obj=None: False
     show_full_result_count = False
+    paginator = InfinitePaginator
+
+    def get_paginator(self, request, queryset, per_page, orphans=0, allow_empty_first_page=True):
+        """The history of one row is short, and its page says how many lines it has."""
+        pages = self.paginator if queryset.model is self.model else Paginator
+        return pages(queryset, per_page, orphans, allow_empty_first_page)
 
 
 @admin.register(Account)
@@ -92,16 +102,22 @@ class AccountAdmin(ReadOnly):
 
     def _grant(self, request: HttpRequest, form: GrantForm, account: Account) -> HttpResponse:
         wanted = form.cleaned_data
+        home = HttpResponse(headers={"HX-Redirect": reverse("admin:tokens_account_changelist")})
+        if not desk.may_book_for(request.user, account.pk):
+            log.warning("User %s was refused a grant of %s to their own account", request.user.pk, wanted["amount"])
+            self.message_user(request, f"Nothing was granted: {desk.OWN}", messages.ERROR)
+            return home
         try:
             with transaction.atomic():
                 booked = ledger.grant(account.pk, wanted["amount"], reason=wanted["reason"], key=wanted["key"])
-                said = f"Granted {booked.amount} tokens (booking {booked.pk}): {booked.reason}"
+                balance = f"balance {booked.balance_after - booked.amount} → {booked.balance_after}"
+                said = f"Granted {booked.amount} tokens (booking {booked.pk}), {balance}: {booked.reason}"
                 self.log_change(request, account, said)
         except ledger.LedgerError as refused:
             self.message_user(request, f"Nothing was granted: {refused}", messages.ERROR)
         else:
-            self.message_user(request, f"{said}. The balance of {account.user} was {booked.balance_after} then.")
-        return HttpResponse(headers={"HX-Redirect": reverse("admin:tokens_account_changelist")})
+            self.message_user(request, f"{account.user}: {said}")
+        return home
 
 
 @admin.register(Transaction)
@@ -111,4 +127,5 @@ class TransactionAdmin(ReadOnly):
     list_display = ["id", "created_at", "account", "kind", "amount", "balance_after", "reference", "reason"]
     list_select_related = ["account__user"]
     list_filter = ["kind", "created_at"]
+    list_before_template = "admin/tokens/ledger_links.html"
     search_fields = ["reference", f"account__user__{User.USERNAME_FIELD}"]

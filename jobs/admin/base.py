@@ -5,8 +5,12 @@ from datetime import datetime
 from typing import Any
 
 from django import forms
+from django.contrib import admin
 from django.contrib.admin import ShowFacets
 from django.contrib.admin.options import IncorrectLookupParameters
+from django.contrib.auth.models import User
+from django.db.models import Case, IntegerField, OuterRef, QuerySet, Subquery, When
+from django.db.models.functions import Cast, Coalesce, Substr
 from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
 from django.urls import reverse
@@ -16,12 +20,14 @@ from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin, TabularInline
 from unfold.contrib.filters.admin import DropdownFilter, RangeDateTimeFilter
 from unfold.forms import BaseDialogForm
-from unfold.paginator import InfinitePaginator
 from unfold.utils import parse_datetime_str
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from jobs.models import Job, Status
+from jobs.words import span as span  # pages know one place
+from tokens.admin import ReadOnly as PlainReadOnly
 
+WAITS = "WAITING"  # QUEUED or RETRY: what the first screen counts as waiting
 STATUS_LABELS = {
     Status.QUEUED: "info",
     Status.RUNNING: "primary",
@@ -32,23 +38,61 @@ STATUS_LABELS = {
 }
 
 
-class ReadOnly(ModelAdmin):
+class ReadOnly(PlainReadOnly):
     """Rows are only read. Who has the model's change permission may run the page's actions ("operate").
 
-    Lists page without counting (tables grow to millions of rows) and sort by their key alone: that is an index.
+    Lists sort by their key alone: that is an index.
     """
 
-    has_add_permission = has_change_permission = has_delete_permission = lambda self, request, obj=None: False
-    paginator = InfinitePaginator
-    show_full_result_count = False
     list_per_page = 25
     list_disable_select_all = True
     list_filter_submit = True
     sortable_by = ()
     show_facets = ShowFacets.NEVER  # they count, too
 
+    def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
+        """In an address anything may be asked of a row's own fields, but no pattern that never ends on a text."""
+        return not lookup.endswith("regex") and super().lookup_allowed(lookup, value, request)
+
     def has_operate_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return request.user.has_perm(f"{self.opts.app_label}.change_{self.opts.model_name}")
+
+
+class Audited(ModelAdmin):
+    """Rows that are edited here: the history says what each field was and is, never a password."""
+
+    def construct_change_message(self, request, form, formsets, add=False):
+        if add or not isinstance(form, forms.ModelForm):
+            return super().construct_change_message(request, form, formsets, add)
+        names = [name for name in form.changed_data if "password" not in name]
+        told = [f"{name}: {_told(form.initial.get(name))} → {_told(form.cleaned_data.get(name))}" for name in names]
+        return "; ".join(told) or "Nothing was changed."
+
+
+def _told(value: Any) -> str:
+    """A field's value in the history; rows by their keys, before as after."""
+    if isinstance(value, (list, tuple, QuerySet)):
+        return ", ".join(sorted(str(getattr(row, "pk", row)) for row in value)) or "none"
+    text = str(getattr(value, "pk", value))
+    return "none" if value is None or text == "" else text[:200]
+
+
+def by_name(rows: QuerySet) -> QuerySet:
+    """The same rows, each with `asked_by`: its `by` as `who` wrote it, a person's by name."""
+    people = User.objects.filter(pk=Cast(Substr(OuterRef("by"), 6), IntegerField())).values("username")
+    named = When(by__startswith="user:", then=Coalesce(Subquery(people), "by"))
+    return rows.annotate(asked_by=Case(named, default="by"))
+
+
+class NamesWho(ModelAdmin):
+    """Rows that keep who asked for them show it as `asked_by`."""
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet:
+        return by_name(super().get_queryset(request))
+
+    @admin.display(description="By")
+    def asked_by(self, row: Any) -> str:
+        return row.asked_by
 
 
 class ReadOnlyInline(TabularInline):
@@ -117,16 +161,6 @@ def who(request: HttpRequest) -> str:
 
 def when(moment: datetime | None) -> str:
     return f"{moment:%Y-%m-%d %H:%M:%S}" if moment else "–"
-
-
-def span(seconds: float) -> str:
-    """A duration for people: `1.5 s`, `42 s`, `7 min`, `3 h`, `12 d`."""
-    if seconds < 10:
-        return f"{max(0.0, seconds):.1f} s"
-    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
 
 
 def ago(moment: datetime | None) -> str:

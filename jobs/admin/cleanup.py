@@ -2,7 +2,9 @@
 
 from django import forms
 from django.contrib import admin, messages
-from django.http import HttpRequest, HttpResponse
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import reverse
 from django.utils.safestring import SafeString
 from unfold.decorators import action
 from unfold.enums import ActionVariant
@@ -13,7 +15,8 @@ from jobs import cleanup, policy
 from jobs.errors import Refused
 from jobs.models import CleanupRun
 
-from .base import ReadOnly, TimeFilter, job_link, label, leave_dialog, question, span, table, when, who
+from .base import NamesWho, ReadOnly, TimeFilter, job_link, label, leave_dialog, question, span, table, when, who
+from .dashboard import figures
 
 SHOWN = 200  # lines of a report on its page; the row keeps them all
 
@@ -32,6 +35,14 @@ class CleanupForm(BaseDialogForm):
     )
 
 
+def dry_run_from_board(request: HttpRequest) -> HttpResponse:
+    """The dashboard's button: the same with the platform's settings, for a plain form."""
+    if request.method != "POST" or not request.user.has_perm("jobs.change_job"):
+        raise PermissionDenied
+    report = cleanup.cleanup_stuck_jobs(by=who(request), dry_run=True)
+    return HttpResponseRedirect(reverse("admin:jobs_cleanuprun_change", args=[report.pk]))
+
+
 def dry_run(request: HttpRequest, form: CleanupForm) -> HttpResponse:
     """Write the report of a dry run and show it; its page offers to do it. Nothing of a job is changed."""
     asked = {name: form.cleaned_data[name] for name in ("timeout", "batch_size")}
@@ -48,24 +59,24 @@ def _why(refused: Refused) -> str:
 
 
 @admin.register(CleanupRun)
-class CleanupRunAdmin(ReadOnly):
+class CleanupRunAdmin(NamesWho, ReadOnly):
     """What each cleanup found and did; a dry run's page is where it can be done."""
 
     list_display = [
-        "started", "by", "mode", "found", "cleaned", "retried", "could_not", "tokens_refunded", "timeout", "took",
+        "started", "asked_by", "mode", "found", "cleaned", "retried", "could_not", "tokens_refunded", "timeout", "took",
     ]  # fmt: skip
     list_filter = ["dry_run", ("started_at", TimeFilter)]
     ordering = ["-id"]
     actions_detail = ["clean_up_now"]
     fieldsets = [
-        (None, {"fields": [("started", "by", "mode"), ("timeout", "batch_size", "took")]}),
+        (None, {"fields": [("started", "asked_by", "mode"), ("timeout", "batch_size", "took")]}),
         (
             "Result",
             {"fields": [("found", "cleaned", "retried"), ("could_not", "tokens_refunded"), "lines", "problems"]},
         ),
     ]
     readonly_fields = [
-        "started", "by", "mode", "timeout", "batch_size", "took", "found", "cleaned", "retried", "could_not",
+        "started", "asked_by", "mode", "timeout", "batch_size", "took", "found", "cleaned", "retried", "could_not",
         "tokens_refunded", "lines", "problems",
     ]  # fmt: skip
 
@@ -140,6 +151,7 @@ class CleanupRunAdmin(ReadOnly):
             f"{run.cleaned - run.retried} failed; {run.tokens_refunded} tokens refunded."
         )
         self.log_addition(request, run, said)
+        figures.forget()
         self.message_user(request, said, messages.SUCCESS)
         if run.failed:
             self.message_user(request, f"{run.failed} could not be settled; see below.", messages.WARNING)

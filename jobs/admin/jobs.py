@@ -1,25 +1,28 @@
 """The job list and one job's page: what happened, attempt by attempt, what it cost, what came out."""
 
-import uuid
+from functools import partial
 
-from django.contrib import admin
-from django.db.models import Q, QuerySet
+from django.contrib import admin, messages
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
-from django.urls import reverse
+from django.urls import path, reverse
 from django.utils import timezone
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from unfold.decorators import action
 from unfold.enums import ActionVariant
 
-from jobs import kinds, queries
-from jobs.errors import ErrorCode
-from jobs.models import Artifact, Job, JobEvent, Status
-from tokens.models import Transaction
+from jobs import kinds, queries, roles
+from jobs.errors import ErrorCode, Refused
+from jobs.explain import Explanation, explain
+from jobs.models import FINAL, Artifact, Job, LogLine, Scope, Status
+from jobs.search import HELP, LOOKED_AT, needs_bound, newest, search
 
+from . import bulk, exports, views
 from .actions import CANCEL, FAIL, RETRY, Verb, act_and_tell, ask_then_act
 from .base import (
     STATUS_LABELS,
+    WAITS,
     FieldFilter,
     ReadOnly,
     ReadOnlyInline,
@@ -38,12 +41,19 @@ from .base import (
     table,
     when,
 )
-from .cleanup import CleanupForm, dry_run
+from .cleanup import CleanupForm, dry_run, dry_run_from_board
 
 
 class StatusFilter(FieldFilter):
+    """Besides each status all that waits, which is how the first screen counts it."""
+
     title, parameter_name = "status", "status"
-    options = staticmethod(lambda: Status.values)
+    options = staticmethod(lambda: [WAITS, *Status.values])
+
+    def queryset(self, request, queryset):
+        return (
+            queryset.filter(run_after__isnull=False) if self.value() == WAITS else super().queryset(request, queryset)
+        )
 
 
 class KindFilter(FieldFilter):
@@ -53,7 +63,7 @@ class KindFilter(FieldFilter):
 
 class QueueFilter(FieldFilter):
     title, parameter_name = "queue", "queue"
-    options = staticmethod(lambda: sorted({kinds.get(name).queue for name in kinds.names()}))
+    options = staticmethod(kinds.queues)
 
 
 class ErrorFilter(FieldFilter):
@@ -69,8 +79,8 @@ class OutputInline(ReadOnlyInline):
     fields = readonly_fields = ["download", "content_type", "size", "attempt", "sha256", "stored", "state"]
 
     def get_formset(self, request: HttpRequest, obj: Job | None = None, **kwargs):
-        """An inline is made for each request, so it may know who asks: downloading a user's work takes an admin."""
-        self.may_download = request.user.is_superuser
+        """An inline is made for each request, so it may know who asks: without a role the API gives them nothing."""
+        self.may_download = roles.strongest(roles.scopes_of(request.user)) != Scope.USER
         return super().get_formset(request, obj, **kwargs)
 
     @admin.display(description="Output")
@@ -93,19 +103,16 @@ class OutputInline(ReadOnlyInline):
         return f"read whole {when(output.checked_at)}" if output.checked_at else "stored"
 
 
-class EventInline(ReadOnlyInline):
-    """Every transition, oldest first."""
+class LogInline(ReadOnlyInline):
+    """What its runs said."""
 
-    model = JobEvent
-    verbose_name_plural = "events"
-    fields = readonly_fields = ["time", "round", "attempt", "becomes", "code", "message", "by", "tokens"]
+    model = LogLine
+    verbose_name_plural = "log"
+    fields = readonly_fields = ["time", "attempt", "text"]
 
     @admin.display(description="At")
-    def time(self, event: JobEvent) -> str:
-        return when(event.at)
-
-    def becomes(self, event: JobEvent) -> SafeString:
-        return status_label(event)
+    def time(self, line: LogLine) -> str:
+        return when(line.at)
 
 
 @admin.register(Job)
@@ -115,27 +122,36 @@ class JobAdmin(ReadOnly):
     list_display = [
         "job", "kind", "owner", "state", "progressing", "heartbeat", "tries", "price", "error_code", "created",
     ]  # fmt: skip
-    list_filter = [StatusFilter, KindFilter, QueueFilter, ErrorFilter, ("created_at", TimeFilter)]
+    list_filter = [
+        StatusFilter,
+        KindFilter,
+        QueueFilter,
+        ErrorFilter,
+        ("created_at", TimeFilter),
+        ("finished_at", TimeFilter),
+    ]
     list_select_related = ["owner"]
-    ordering = ["-id"]
-    search_fields = ["id", "owner__username"]  # read by get_search_results
-    search_help_text = "a job's id or its beginning, or an owner's name"
+    search_fields = ["id"]  # shows the field; get_search_results reads it
+    search_help_text = HELP
+    list_before_template = "admin/jobs/all_that_match.html"
     actions = ["cancel", "retry", "fail_by_hand"]
     actions_list = ["clean_up_stuck"]
     actions_detail = ["cancel_one", "retry_one", "fail_by_hand_one"]
-    inlines = [OutputInline, EventInline]
+    inlines = [OutputInline, LogInline]
     fieldsets = [
-        (None, {"fields": ["id", ("kind", "owner"), ("state", "progressing", "stage"), "error"]}),
-        ("Attempts", {"fields": ["attempts"]}),
+        (None, {"fields": ["explained", "id", ("kind", "owner"), ("state", "progressing", "stage"), "error"]}),
+        ("What happened", {"fields": ["timeline", "attempts"]}),
         ("Tokens", {"fields": ["ledger"]}),
         ("Asked for", {"fields": ["params", "metadata", ("priority", "tier", "max_attempts")]}),
         (
             "Clocks",
             {
                 "fields": [
-                    ("created", "due", "started"),
-                    ("heartbeat", "deadline", "finished"),
-                    ("queue", "slot", "limits"),
+                    ("created", "due"),
+                    ("started", "finished"),
+                    ("heartbeat", "deadline"),
+                    ("queue", "slot"),
+                    "limits",
                 ]
             },
         ),
@@ -152,16 +168,50 @@ class JobAdmin(ReadOnly):
     # --- the list ----------------------------------------------------------------------------------------------------
 
     def get_search_results(self, request, queryset, search_term):
-        """By whole id, by an id's first 8 or more characters (a range: ids are an index), or by the owner's name."""
-        digits = search_term.strip().replace("-", "").lower()
-        if 8 <= len(digits) <= 32 and set(digits) <= set("0123456789abcdef"):
-            first, last = (uuid.UUID(digits.ljust(32, end)) for end in "0f")
-            found = queryset.filter(Q(pk__range=(first, last)) | Q(owner__username=search_term.strip()))
-        elif search_term.strip():
-            found = queryset.filter(owner__username__icontains=search_term.strip())
-        else:
-            found = queryset
-        return found, False
+        """See jobs.search; what cannot be understood is said, and finds nothing."""
+        try:
+            return search(queryset, search_term), False
+        except Refused as refused:
+            self.message_user(request, refused.detail, messages.ERROR)
+            return queryset.none(), False
+
+    def get_queryset(self, request):
+        """Of a list whose filter no index holds, the newest jobs; the page says so. An export takes all."""
+        jobs = super().get_queryset(request)
+        if request.GET.get("status") in FINAL:  # true of them all; `job_ended` is only used where it is said
+            jobs = jobs.filter(finished_at__isnull=False)
+        bound = not getattr(request, "exports", False) and needs_bound(request.GET)
+        return newest(jobs, LOOKED_AT) if bound else jobs
+
+    def get_ordering(self, request):
+        """Ended jobs of one status by their end: `job_ended` holds it beside kind and code; what waits as it will be
+        claimed, queue by queue: `job_due`; else the newest first."""
+        status = request.GET.get("status")
+        if status == WAITS:
+            return ["queue", "-priority", "run_after"]
+        return ["-finished_at"] if status in FINAL else ["-id"]
+
+    def changelist_view(self, request, extra_context=None):
+        told = {
+            "may_operate": self.has_operate_permission(request),
+            "looked_at": LOOKED_AT if needs_bound(request.GET) else 0,
+        }
+        return super().changelist_view(request, told | (extra_context or {}))
+
+    def get_urls(self):
+        """The list's own pages come before `<object_id>/`, which takes anything."""
+
+        def of_page(view):
+            return self.admin_site.admin_view(partial(view, self))
+
+        return [
+            path("bulk/", of_page(bulk.view), name="jobs_job_bulk"),
+            path("dry-run/", self.admin_site.admin_view(dry_run_from_board), name="jobs_job_dry_run"),
+            path("export/<str:form>/", self.admin_site.admin_view(exports.jobs), name="jobs_job_export"),
+            path("ledger/<str:form>/", self.admin_site.admin_view(exports.ledger), name="jobs_job_export_ledger"),
+            path("views/<str:name>/", of_page(views.view), name="jobs_job_sql_view"),
+            *super().get_urls(),
+        ]
 
     @admin.display(description="Job")
     def job(self, job: Job) -> SafeString:
@@ -182,14 +232,27 @@ class JobAdmin(ReadOnly):
 
     @admin.display(description="Attempt")
     def tries(self, job: Job) -> SafeString:
-        failed = f", {job.failures} failed" if job.failures else ""
-        return one_line(f"{job.round_attempts} of {job.max_attempts}{failed}")
+        """Those of this round; only failed ones are limited, not what was handed back."""
+        return one_line(f"{job.round_attempts}, {job.failures} of {job.max_attempts} failed")
 
     @admin.display(description="Created")
     def created(self, job: Job) -> SafeString:
         return one_line(when(job.created_at))
 
     # --- one job -----------------------------------------------------------------------------------------------------
+
+    @admin.display(description="How it stands")
+    def explained(self, job: Job) -> SafeString:
+        """What its owner reads, with names and hosts."""
+        return format_html_join("", "<p>{}</p>", ((sentence,) for sentence in _explained(job).now))
+
+    @admin.display(description="Timeline")
+    def timeline(self, job: Job) -> SafeString:
+        rows = [
+            [when(line.at), line.title, line.detail, line.code, line.by, f"{line.tokens:+d}" if line.tokens else ""]
+            for line in _explained(job).timeline
+        ]
+        return table(["At", "What", "Details", "Code", "By", "Tokens"], rows)
 
     @admin.display(description="Error")
     def error(self, job: Job) -> SafeString | str:
@@ -204,22 +267,19 @@ class JobAdmin(ReadOnly):
             took = ((told["finished_at"] or timezone.now()) - told["started_at"]).total_seconds()
             ended = label(told["status"], STATUS_LABELS[told["status"]])
             rows.append([told["round"], told["attempt"], when(told["started_at"]), span(took), ended])
-            rows[-1] += [told["code"], told["message"]]
-        return table(["Round", "Attempt", "Started", "Took", "Ended as", "Code", "Message"], rows)
+            stages = ", ".join(f"{stage['name']} {span(stage['seconds'])}" for stage in told["stages"])
+            rows[-1] += [stages, told["code"], told["message"]]
+        return table(["Round", "Attempt", "Started", "Took", "Ended as", "Stages", "Code", "Message"], rows)
 
     @admin.display(description="Bookings of this job")
     def ledger(self, job: Job) -> SafeString:
-        """By reference and by what reverses it: both are unique indexes, where a search by prefix would read it all."""
-        charges = Q(kind=Transaction.Kind.CHARGE, reference__in=[f"job:{job.pk}:{n + 1}" for n in range(job.round)])
-        charged = list(Transaction.objects.filter(charges).order_by("id"))
-        refunds = {booked.reverses_id: booked for booked in Transaction.objects.filter(reverses__in=charged)}
-        lines = [line for charge in charged for line in (charge, refunds.get(charge.pk)) if line]
+        lines = [line for charge in queries.charges(job) for line in (charge, getattr(charge, "refund", None)) if line]
         rows = [
-            [line.pk, when(line.created_at), line.kind, f"{line.amount:+d}", line.reference, line.reason]
-            for line in lines
+            [line.pk, when(line.created_at), line.kind, f"{line.amount:+d}", line.reference, told.detail]
+            for line, told in zip(lines, _explained(job).money, strict=True)
         ]
         rows.append(["", "", "in all", f"{sum(line.amount for line in lines):+d}", f"price {job.price}", ""])
-        return table(["Booking", "At", "Kind", "Tokens", "Reference", "Reason"], rows)
+        return table(["Booking", "At", "Kind", "Tokens", "Reference", "Why"], rows)
 
     def due(self, job: Job) -> str:
         return when(job.run_after)
@@ -235,7 +295,8 @@ class JobAdmin(ReadOnly):
 
     @admin.display(description="Limits")
     def limits(self, job: Job) -> str:
-        return f"runs at most {span(job.run_limit)}, without progress {span(job.stall_limit)}"
+        late = f"; cancelled if not ended {when(job.cancel_at)}" if job.cancel_at else ""
+        return f"runs at most {span(job.run_limit)}, without progress {span(job.stall_limit)}{late}"
 
     # --- what an operator does ---------------------------------------------------------------------------------------
 
@@ -310,3 +371,10 @@ class JobAdmin(ReadOnly):
     )
     def clean_up_stuck(self, request: HttpRequest, form: CleanupForm) -> HttpResponse:
         return dry_run(request, form)
+
+
+def _explained(job: Job) -> Explanation:
+    """Told once for a page, which shows it in three places."""
+    if not hasattr(job, "told"):
+        job.told = explain(job, for_operator=True)
+    return job.told

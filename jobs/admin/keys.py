@@ -17,7 +17,7 @@ from unfold.enums import ActionVariant
 from unfold.forms import BaseDialogForm
 from unfold.widgets import UnfoldAdminIntegerFieldWidget, UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
-from jobs import keys
+from jobs import keys, roles
 from jobs.models import ApiKey, Scope
 
 from .base import FieldFilter, ReadOnly, ago, label, leave_dialog, question, when
@@ -47,14 +47,14 @@ class IssueForm(BaseDialogForm):
         return name
 
     def clean(self) -> dict:
-        """A key is a way to act as its owner: only a superuser may make more than a plain customer's."""
+        """A key is a way to act as its owner: only an admin may make more than a plain customer's."""
         wanted = super().clean()
-        if {"username", "scope"} <= wanted.keys() and not self.request.user.is_superuser:
+        if {"username", "scope"} <= wanted.keys() and Scope.ADMIN not in roles.scopes_of(self.request.user):
             if wanted["scope"] != Scope.USER:
-                self.add_error("scope", "Only a superuser may issue keys of this scope.")
+                self.add_error("scope", "Only an admin may issue keys of this scope.")
             owner = User.objects.get_by_natural_key(wanted["username"])
             if owner != self.request.user and (owner.is_staff or owner.is_superuser):
-                self.add_error("username", "Only a superuser may issue keys of other staff.")
+                self.add_error("username", "Only an admin may issue keys of other staff.")
         return wanted
 
 

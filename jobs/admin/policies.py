@@ -7,7 +7,6 @@ from django.conf import settings
 from django.contrib import admin, messages
 from django.utils import timezone
 from django.utils.safestring import SafeString
-from unfold.admin import ModelAdmin
 from unfold.decorators import action
 from unfold.widgets import UnfoldAdminSelectWidget
 
@@ -15,7 +14,7 @@ from jobs.kinds.base import REGISTRY
 from jobs.models import Alert, Policy
 
 from .. import policies, policy
-from .base import ReadOnly, ago, label, when
+from .base import Audited, ReadOnly, ago, label, when
 
 SNOOZE = timedelta(days=1)
 
@@ -44,7 +43,7 @@ class PolicyForm(forms.ModelForm):
 
 
 @admin.register(Policy)
-class PolicyAdmin(ModelAdmin):
+class PolicyAdmin(Audited):
     """One line a kind or tier. It holds for what is sold from now on; docs/policies.md says more."""
 
     form = PolicyForm
@@ -92,4 +91,4 @@ class AlertAdmin(ReadOnly):
         number = alerts.update(snoozed_until=timezone.now() + SNOOZE)
         for alert in alerts:
             self.log_change(request, alert, "Only logged for a day.")
-        messages.success(request, f"{number} alerts are only logged until tomorrow.")
+        messages.success(request, f"Only logged until tomorrow: {number}.")

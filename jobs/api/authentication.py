@@ -7,8 +7,9 @@ from django.contrib.auth import get_user_model
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from rest_framework import exceptions
 from rest_framework.authentication import BaseAuthentication
+from structlog.contextvars import bind_contextvars
 
-from .. import keys
+from .. import keys, throttles
 
 LONGEST = 200  # characters of a key; ours have 46
 
@@ -26,7 +27,9 @@ class KeyAuthentication(BaseAuthentication):
             raise exceptions.AuthenticationFailed("Send Authorization: Bearer <key>.")
         key = keys.find(secret)
         if key is None:
+            throttles.wrong_key(request.META, secret)
             raise exceptions.AuthenticationFailed("The key is unknown, expired or revoked.")
+        bind_contextvars(user_id=key.owner_id)
         return key.owner, key
 
     def authenticate_header(self, request) -> str:
@@ -41,16 +44,22 @@ class AdminKeyAuthentication(BaseAuthentication):
         secret = request.headers.get("X-Admin-Key", "").strip()
         if not secret:
             return None
-        known = settings.ADMIN_API_KEY
-        if known and hmac.compare_digest(secret.encode(), known.encode()):
-            admin = get_user_model().objects.filter(is_superuser=True, is_active=True).order_by("pk").first()
-            if admin is None:
-                raise exceptions.AuthenticationFailed("There is no active superuser for ADMIN_API_KEY to act as.")
-            return admin, None
         key = keys.find(secret) if len(secret) <= LONGEST else None
-        if key is None:
+        if key is not None:
+            bind_contextvars(user_id=key.owner_id)
+            return key.owner, key
+        tried = throttles.attempt(request, "admin-key", "")
+        tried.check()
+        known = settings.ADMIN_API_KEY
+        if not known or not hmac.compare_digest(secret.encode(), known.encode()):
+            tried.count()
             raise exceptions.AuthenticationFailed("The key is unknown, expired or revoked.")
-        return key.owner, key
+        tried.remember()
+        admin = get_user_model().objects.filter(is_superuser=True, is_active=True).order_by("pk").first()
+        if admin is None:
+            raise exceptions.AuthenticationFailed("There is no active superuser for ADMIN_API_KEY to act as.")
+        bind_contextvars(user_id=admin.pk)
+        return admin, None
 
     def authenticate_header(self, request) -> str:
         return "X-Admin-Key"

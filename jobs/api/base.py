@@ -43,10 +43,12 @@ def both(route: str, view: type[APIView], name: str) -> list[URLPattern]:
     return [path(f"{route}/", view.as_view(), name=name), path(route, view.as_view(schema=None), name=f"{name}-bare")]
 
 
-def url(request: Request, name: str, *args: Any) -> str:
-    """The absolute address of a named route; in production as SITE_URL has it, whatever a proxy says."""
+def url(request: Request | None, name: str, *args: Any) -> str:
+    """The absolute address of a named route; in production, and where no request asks, as SITE_URL has it."""
     relative = reverse(name, args=args)
-    return f"{settings.SITE_URL}{relative}" if settings.PRODUCTION else request.build_absolute_uri(relative)
+    if settings.PRODUCTION or request is None:
+        return f"{settings.SITE_URL}{relative}"
+    return request.build_absolute_uri(relative)
 
 
 def idempotency_key(request: Request) -> str | None:

@@ -6,8 +6,13 @@ from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitVie
 
 from ..errors import ErrorCode
 
-SchemaView = SpectacularAPIView
-SwaggerView = SpectacularSwaggerSplitView
+
+class SchemaView(SpectacularAPIView):
+    http_method_names = ["get", "head"]
+
+
+class SwaggerView(SpectacularSwaggerSplitView):
+    http_method_names = ["get", "head"]
 
 
 @require_safe

@@ -4,11 +4,12 @@
 """
 
 import logging
+import math
+from itertools import islice
 from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation
-from django.db import InterfaceError, InternalError, OperationalError, connection
 from django.http import Http404, HttpRequest, JsonResponse
 from django.http.response import HttpResponseBase
 from django.views import defaults
@@ -17,12 +18,14 @@ from rest_framework.response import Response
 from rest_framework.views import set_rollback
 
 from ..errors import ErrorCode, JobError, Refused
+from ..transactions import GONE, let_go
 
 log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 WAITING_HELPS = {429, 502, 503, 504, 507}
 RETRY_AFTER = 5.0  # seconds, where the refusal itself knows nothing better
+MOST_ERRORS, TEXT_LONGEST = 100, 500  # errors in one answer, and characters of what each says
 
 
 def docs_url(code: str) -> str:
@@ -54,10 +57,8 @@ def handle(error: Exception, context: dict[str, Any]) -> Response:
     if refused is None:
         log.error("Request %s failed", request_id(context["request"]), exc_info=error)
         refused = Refused(ErrorCode.internal_error)
-    if isinstance(error, (OperationalError, InterfaceError, InternalError)):
-        log.warning("Database unavailable: %s", str(error).strip()[:200])
-        if not connection.in_atomic_block:
-            connection.close_if_unusable_or_obsolete()
+    if isinstance(error, GONE):
+        let_go(error)
     set_rollback()
     http = error.status_code if isinstance(error, exceptions.APIException) else refused.code.row.http
     body = problem(
@@ -71,7 +72,7 @@ def headers_of(http: int, refused: Refused) -> dict[str, str]:
     if http == status.HTTP_401_UNAUTHORIZED:
         return {"WWW-Authenticate": "Bearer"}
     if http in (429, 503, 507):
-        return {"Retry-After": str(max(1, round(refused.retry_after or RETRY_AFTER)))}
+        return {"Retry-After": str(max(1, math.ceil(refused.retry_after or RETRY_AFTER)))}
     return {}
 
 
@@ -96,7 +97,7 @@ def _refused(error: Exception) -> Refused | None:
         case JobError():
             return Refused(error.code, error.message)
         case exceptions.ValidationError():
-            fields = list(flatten(error.detail))
+            fields = list(islice(flatten(error.detail), MOST_ERRORS))
             return Refused(ErrorCode.invalid_request, _in_one_sentence(fields), fields=fields)
         case exceptions.APIException():
             code = _BY_STATUS.get(error.status_code)
@@ -109,7 +110,7 @@ def _refused(error: Exception) -> Refused | None:
             return Refused(ErrorCode.too_large)
         case SuspiciousOperation():
             return Refused(ErrorCode.invalid_request)
-        case OperationalError() | InterfaceError() | InternalError():  # read-only is an InternalError
+        case _ if isinstance(error, GONE):
             return Refused(ErrorCode.database_unavailable)
     return None
 
@@ -126,7 +127,7 @@ def flatten(detail: Any, name: str = ""):
             if inner:
                 yield from flatten(inner, f"{name}.{index}".strip(".") if nested else name)
     else:
-        yield name, getattr(detail, "code", "invalid"), str(detail)
+        yield name[:TEXT_LONGEST], getattr(detail, "code", "invalid"), str(detail)[:TEXT_LONGEST]  # they quote the body
 
 
 def _in_one_sentence(fields: list[tuple[str, str, str]]) -> str:
@@ -150,27 +151,27 @@ def answer(request: HttpRequest, code: ErrorCode, detail: str = "") -> JsonRespo
     )
 
 
-def _is_api(request: HttpRequest) -> bool:
+def is_api(request: HttpRequest) -> bool:
     return request.path.startswith("/api/") or request.path in ("/api", "/health", "/livez", "/readyz")
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponseBase:
     """handler400: JSON under /api/."""
-    return answer(request, ErrorCode.invalid_request) if _is_api(request) else defaults.bad_request(request, exception)
+    return answer(request, ErrorCode.invalid_request) if is_api(request) else defaults.bad_request(request, exception)
 
 
 def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponseBase:
     """handler403: JSON under /api/."""
-    if _is_api(request):
+    if is_api(request):
         return answer(request, ErrorCode.permission_denied)
     return defaults.permission_denied(request, exception)
 
 
 def page_not_found(request: HttpRequest, exception: Exception) -> HttpResponseBase:
     """handler404: JSON under /api/."""
-    return answer(request, ErrorCode.not_found) if _is_api(request) else defaults.page_not_found(request, exception)
+    return answer(request, ErrorCode.not_found) if is_api(request) else defaults.page_not_found(request, exception)
 
 
 def server_error(request: HttpRequest) -> HttpResponseBase:
     """handler500: JSON under /api/."""
-    return answer(request, ErrorCode.internal_error) if _is_api(request) else defaults.server_error(request)
+    return answer(request, ErrorCode.internal_error) if is_api(request) else defaults.server_error(request)

@@ -10,13 +10,14 @@ from django.conf import settings
 from django.db import Error, connection
 from django.http import parse_cookie
 
-from .. import intake, keys
+from .. import intake, keys, throttles
 from ..errors import ErrorCode, Refused
 from .errors import MEDIA_TYPE, headers_of, problem
 from .parsers import MOST_BYTES
 from .uploads import OVERHEAD
 
 UPLOADS = ("/api/uploads", "/api/upload")
+UPLOAD_PAGES = "/my/jobs/new/"  # forms that bring their files along
 FORM_BYTES = 4 * MOST_BYTES  # pages of the admin; Django's own limits are tighter
 
 
@@ -38,21 +39,22 @@ class BodyGate:
             return Refused(ErrorCode.invalid_request, "Send a Content-Length."), 411
         length = headers.get(b"content-length", "0")
         size = int(length) if length.isascii() and length.isdigit() and len(length) < 20 else 2**63
-        upload = scope["path"].rstrip("/") in UPLOADS
+        upload = scope["path"].rstrip("/") in UPLOADS or scope["path"].startswith(UPLOAD_PAGES)
         most = settings.JOBSITE["UPLOAD_MAX_BYTES"] + OVERHEAD if upload else FORM_BYTES
         if size > most:
             return Refused(ErrorCode.too_large, f"At most {most} bytes are taken here."), 413
         if upload and size > MOST_BYTES:
-            refused = await sync_to_async(_may_not_upload, thread_sensitive=False)(headers, size)
+            address = (scope.get("client") or [""])[0]
+            refused = await sync_to_async(_may_not_upload, thread_sensitive=False)(headers, size, address)
             return refused and (refused, refused.code.row.http)
         return None
 
 
-def _may_not_upload(headers: dict[bytes, str], size: int) -> Refused | None:
+def _may_not_upload(headers: dict[bytes, str], size: int, address: str) -> Refused | None:
     """Why a large upload is refused before it is read. Only looks whether somebody is there; the view asks again."""
     try:
         intake.check_disk(2 * size)  # the body as it came, and the file in it
-        if not _somebody(headers):
+        if not _somebody(headers, address):
             return Refused(ErrorCode.not_authenticated)
     except Refused as refused:
         return refused
@@ -63,10 +65,15 @@ def _may_not_upload(headers: dict[bytes, str], size: int) -> Refused | None:
     return None
 
 
-def _somebody(headers: dict[bytes, str]) -> bool:
+def _somebody(headers: dict[bytes, str], address: str) -> bool:
     scheme, _, secret = headers.get(b"authorization", "").partition(" ")
     if scheme.lower() == "bearer":
-        return keys.find(secret.strip()) is not None
+        secret = secret.strip()
+        if keys.find(secret) is None:
+            forwarded = headers.get(b"x-forwarded-for", "")
+            throttles.wrong_key({"REMOTE_ADDR": address, "HTTP_X_FORWARDED_FOR": forwarded}, secret)
+            return False
+        return True
     session = parse_cookie(headers.get(b"cookie", "")).get(settings.SESSION_COOKIE_NAME)
     return bool(session) and import_module(settings.SESSION_ENGINE).SessionStore().exists(session)
 

@@ -10,14 +10,15 @@ from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers
 from rest_framework.response import Response
 
-from .. import inputs, intake, kinds, lifecycle, policies, queries
+from .. import intake, kinds, lifecycle, queries
 from ..errors import ErrorCode, Refused
-from ..models import LIVE, CancelRefund, Job, Status
-from . import objects
+from ..models import CancelRefund, Job, Status
+from ..search import HELP, LONGEST, search_in
+from . import objects, polls, waiting
 from .base import KeysetPagination, StrictSerializer, View, idempotency_key, refuse_unknown_query, url
 from .permissions import may_act_on, may_operate, sees_all
+from .polls import POLL_SECONDS
 
-POLL_SECONDS = "1"  # how soon a live job is worth another look
 METADATA_BYTES = 4096
 TICK = timedelta(microseconds=1)
 IDEMPOTENCY = OpenApiParameter(
@@ -27,8 +28,33 @@ IDEMPOTENCY = OpenApiParameter(
     description="The same key and body make one job, however often sent.",
 )
 
+KNOWN = OpenApiParameter("If-None-Match", str, OpenApiParameter.HEADER, description="The ETag of an earlier answer.")
 
-class SubmitJob(StrictSerializer):
+
+class WithParams(StrictSerializer):
+    """A kind and its `params`: what is wrong with these is named together with all else."""
+
+    def to_internal_value(self, data):
+        try:
+            return super().to_internal_value(data)
+        except serializers.ValidationError as error:
+            raise serializers.ValidationError(error.detail | _wrong_params(data)) from error
+
+
+def _wrong_params(data) -> dict:
+    """The errors of a kind's params as DRF's detail; none where there is no such kind, or no params to look at."""
+    if not isinstance(data, dict) or not isinstance(data.get("params", {}), dict):
+        return {}
+    if data.get("kind") not in kinds.names():
+        return {}
+    try:
+        intake.checked_params(kinds.get(data["kind"]), data.get("params", {}))
+    except serializers.ValidationError as error:
+        return error.detail
+    return {}
+
+
+class SubmitJob(WithParams):
     """`params` are those of the kind; `metadata` is the caller's own and comes back unread."""
 
     kind = serializers.CharField(max_length=20)
@@ -36,6 +62,12 @@ class SubmitJob(StrictSerializer):
     priority = serializers.IntegerField(min_value=-10, max_value=10, default=0, help_text="Operators only.")
     metadata = serializers.DictField(default=dict)
     max_attempts = serializers.IntegerField(min_value=1, max_value=10, required=False)
+    deadline_seconds = serializers.IntegerField(
+        min_value=intake.DEADLINE_LEAST,
+        max_value=intake.DEADLINE_MOST,
+        required=False,
+        help_text="It is cancelled if it has not ended by then.",
+    )
 
     def validate_metadata(self, value: dict) -> dict:
         if len(json.dumps(value)) > METADATA_BYTES:
@@ -43,7 +75,7 @@ class SubmitJob(StrictSerializer):
         return value
 
 
-class EstimateJob(StrictSerializer):
+class EstimateJob(WithParams):
     kind = serializers.CharField(max_length=20)
     params = serializers.DictField(default=dict)
 
@@ -64,10 +96,11 @@ class JobFilter(filters.FilterSet):
     kind = filters.CharFilter(max_length=20)
     created_after = filters.IsoDateTimeFilter(method="since", help_text="Inclusive.")
     created_before = filters.IsoDateTimeFilter(method="until", help_text="Exclusive.")
+    search = filters.CharFilter(method="found", max_length=LONGEST, help_text=f"One line of words: {HELP}.")
 
     class Meta:
         model = Job
-        fields = ["status", "kind", "created_after", "created_before"]
+        fields = ["status", "kind", "created_after", "created_before", "search"]
 
     # SQLite compares times as text, and its own clock writes fewer digits: an equal time is only found a tick beside.
     def since(self, jobs: QuerySet[Job], name: str, value: datetime) -> QuerySet[Job]:
@@ -75,6 +108,9 @@ class JobFilter(filters.FilterSet):
 
     def until(self, jobs: QuerySet[Job], name: str, value: datetime) -> QuerySet[Job]:
         return jobs.filter(created_at__lte=value - TICK)
+
+    def found(self, jobs: QuerySet[Job], name: str, value: str) -> QuerySet[Job]:
+        return search_in(jobs, value, among=self.queryset)
 
 
 def sell(request, kind_name: str, params: dict, *, key: str | None = None, priority: int = 0, **options):
@@ -91,8 +127,7 @@ def sell(request, kind_name: str, params: dict, *, key: str | None = None, prior
         fields = [(name, "not_allowed", "Is for operators only.") for name in reserved]
         raise Refused(ErrorCode.invalid_request, f"Only operators may set {reserved[0]}.", fields=fields)
     intake.price_of(kind, params)
-    if not (key and queries.knows_key(request.user.pk, key)):
-        intake.check_room(request.user.pk, kind)
+    intake.check_room(request.user.pk, kind, key=key)
     return lifecycle.submit(request.user.pk, kind.name, params, key=key, priority=priority, **options)
 
 
@@ -120,12 +155,17 @@ class Jobs(JobView):
     """The caller's jobs, newest first (viewers and above: everybody's); submit one."""
 
     filterset_class = JobFilter
+    # What the schema asks for the parameters of the list; `get` filters by itself.
+    filter_backends = [filters.DjangoFilterBackend]
+    queryset = Job.objects.none()
     pagination_class = KeysetPagination
 
     @extend_schema(operation_id="jobs_list", responses=objects.JobObject(many=True), filters=True)
     def get(self, request):
         """List jobs."""
         refuse_unknown_query(request, {"limit", "cursor", *JobFilter.base_filters})
+        if empty := [name for name in ("created_after", "created_before") if request.query_params.get(name) == ""]:
+            raise serializers.ValidationError({name: ["Must be a time, as in ISO 8601."] for name in empty})
         chosen = JobFilter(request.query_params, self.get_queryset(), request=request)
         if not chosen.is_valid():
             raise serializers.ValidationError(_plain(chosen.errors))
@@ -137,7 +177,7 @@ class Jobs(JobView):
         operation_id="jobs_submit",
         request=SubmitJob,
         responses={202: objects.JobObject, 200: objects.JobObject},
-        parameters=[IDEMPOTENCY],
+        parameters=[IDEMPOTENCY, waiting.PREFER],
     )
     def post(self, request):
         """Submit a job: its price is charged now and comes back if it fails or is cancelled."""
@@ -155,11 +195,13 @@ class Jobs(JobView):
             priority=fields["priority"],
             max_attempts=fields.get("max_attempts"),
             metadata=fields["metadata"],
+            deadline_seconds=fields.get("deadline_seconds"),
         )
         headers = {"Location": url(request, "job", job.pk), "Retry-After": POLL_SECONDS}
         if not created:
             headers["Idempotent-Replayed"] = "true"
-        return Response(objects.one(request, self.job(job.pk)), status=202 if created else 200, headers=headers)
+        response = Response(objects.one(request, self.job(job.pk)), status=202 if created else 200, headers=headers)
+        return waiting.held(request, response, job, lambda: objects.one(request, self.job(job.pk)))
 
 
 def _plain(errors) -> dict[str, list]:
@@ -180,22 +222,28 @@ class JobEstimate(View):
         wanted.is_valid(raise_exception=True)
         kind = intake.kind_named(wanted.validated_data["kind"])
         params = intake.checked_params(kind, wanted.validated_data["params"])
-        found = inputs.resolve(request.user.pk, kind, params)
-        tokens = intake.price_of(kind, params, inputs.sizes(found))
-        rule = policies.rule(kind.name, kind.tier(params))
-        told = {"kind": kind.name, "params": params, "cost": {"estimate": tokens}, "cancel_refund": rule.cancel_refund}
+        tokens, refund = intake.quote(request.user.pk, kind, params)
+        told = {"kind": kind.name, "params": params, "cost": {"estimate": tokens}, "cancel_refund": refund}
         return Response(told)
 
 
 class JobDetail(JobView):
     """One job."""
 
-    @extend_schema(operation_id="jobs_retrieve", responses=objects.JobDetailObject)
+    @extend_schema(
+        operation_id="jobs_retrieve",
+        responses={200: objects.JobDetailObject, 304: None},
+        parameters=[KNOWN, waiting.PREFER],
+    )
     def get(self, request, job_id):
-        """Everything about one job, its attempts included."""
+        """Everything about one job, its attempts included. 304 if the caller has it as it is."""
         job = self.job(job_id)
-        headers = {"Retry-After": POLL_SECONDS} if job.status in LIVE else None
-        return Response(objects.detail(request, job), headers=headers)
+        body = objects.detail(request, job)
+        headers = polls.headers(job, body["queue_position"])
+        if polls.unchanged(request, headers["ETag"]) and not waiting.wanted(request):
+            return Response(status=304, headers=headers)
+        response = Response(body, headers=headers)
+        return waiting.held(request, response, job, lambda: objects.detail(request, self.job(job_id)))
 
     @extend_schema(operation_id="jobs_delete", responses={204: None})
     def delete(self, request, job_id):
@@ -217,15 +265,21 @@ class JobCancel(JobView):
 class JobRetry(JobView):
     """Retry one job."""
 
-    @extend_schema(operation_id="jobs_retry", request=None, responses={202: objects.JobObject})
+    @extend_schema(
+        operation_id="jobs_retry",
+        request=None,
+        responses={202: objects.JobObject, 200: objects.JobObject},
+        parameters=[IDEMPOTENCY],
+    )
     def post(self, request, job_id):
         """Charge a FAILED job again at the price it was sold at and queue it for another round."""
+        key = idempotency_key(request)
         job = self.job(job_id, to_change=True)
-        if job.kind in kinds.names():
+        known = bool(key) and queries.knows_key(request.user.pk, key)
+        if job.kind in kinds.names() and not known:
             intake.check_room(job.owner_id, kinds.get(job.kind))
-        job = lifecycle.retry(job.pk, by=self.by)
-        return Response(
-            objects.one(request, job),
-            202,
-            headers={"Location": url(request, "job", job.pk), "Retry-After": POLL_SECONDS},
-        )
+        job = lifecycle.retry(job.pk, by=self.by, key=(request.user.pk, key) if key else None)
+        headers = {"Location": url(request, "job", job.pk), "Retry-After": POLL_SECONDS}
+        if known:
+            headers["Idempotent-Replayed"] = "true"
+        return Response(objects.one(request, job), 200 if known else 202, headers=headers)

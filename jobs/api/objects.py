@@ -46,6 +46,13 @@ class CostObject(serializers.Serializer):
 class UrlsObject(serializers.Serializer):
     self = serializers.URLField()
     cancel = serializers.URLField()
+    events = serializers.URLField()
+    logs = serializers.URLField()
+
+
+class StageObject(serializers.Serializer):
+    name = serializers.CharField()
+    seconds = serializers.FloatField()
 
 
 class AttemptObject(serializers.Serializer):
@@ -56,6 +63,7 @@ class AttemptObject(serializers.Serializer):
     finished_at = serializers.DateTimeField(allow_null=True)
     code = serializers.CharField(allow_blank=True)
     message = serializers.CharField(allow_blank=True)
+    stages = StageObject(many=True, help_text="What each stage took, in order, once the attempt has ended.")
 
 
 class JobObject(serializers.Serializer):
@@ -69,6 +77,9 @@ class JobObject(serializers.Serializer):
     progress = serializers.FloatField(min_value=0, max_value=1)
     message = serializers.CharField()
     queue_position = serializers.IntegerField(allow_null=True, help_text="1 is next; only in the detail, to 1,000.")
+    eta_seconds = serializers.FloatField(
+        allow_null=True, help_text="Until it has probably ended, by what jobs like it took; only in the detail."
+    )
     attempt = serializers.IntegerField()
     max_attempts = serializers.IntegerField()
     params = serializers.DictField()
@@ -79,7 +90,10 @@ class JobObject(serializers.Serializer):
     created_at = serializers.DateTimeField()
     started_at = serializers.DateTimeField(allow_null=True)
     finished_at = serializers.DateTimeField(allow_null=True)
-    deadline_at = serializers.DateTimeField(allow_null=True)
+    deadline_at = serializers.DateTimeField(
+        allow_null=True,
+        help_text="When the clock ends it at the latest: its deadline, or its running attempt's time limit.",
+    )
     urls = UrlsObject()
 
 
@@ -87,7 +101,36 @@ class JobDetailObject(JobObject):
     attempts = AttemptObject(many=True)
 
 
-def many(request: Request, jobs: Sequence[Job]) -> list[dict[str, Any]]:
+class LineObject(serializers.Serializer):
+    at = serializers.DateTimeField()
+    title = serializers.CharField()
+    detail = serializers.CharField(allow_blank=True)
+    by = serializers.CharField(allow_blank=True)
+    tokens = serializers.IntegerField(help_text="What the balance moved by.")
+    code = serializers.CharField(allow_blank=True)
+
+
+class LogLineObject(serializers.Serializer):
+    id = serializers.IntegerField()
+    attempt = serializers.IntegerField()
+    at = serializers.DateTimeField()
+    text = serializers.CharField()
+
+
+class LogObject(serializers.Serializer):
+    """`after` is what to ask for next; the log is whole once the job has ended and `lines` is empty."""
+
+    lines = LogLineObject(many=True)
+    after = serializers.IntegerField()
+
+
+class ExplanationObject(serializers.Serializer):
+    now = serializers.ListField(child=serializers.CharField())
+    timeline = LineObject(many=True)
+    money = LineObject(many=True)
+
+
+def many(request: Request | None, jobs: Sequence[Job]) -> list[dict[str, Any]]:
     """The jobs as JSON-ready objects; their outputs must have been read along."""
     costs = queries.costs(jobs)
     return [_job(request, job, costs[job.pk]) for job in jobs]
@@ -100,12 +143,13 @@ def one(request: Request, job: Job) -> dict[str, Any]:
 
 
 def detail(request: Request, job: Job) -> dict[str, Any]:
-    """One job with its place in the queue and its attempts."""
-    return {**one(request, job), "attempts": queries.attempts(job)}
+    """One job with its place in the queue, how long it will probably take, and its attempts."""
+    told = one(request, job)
+    left = queries.eta(job, told["queue_position"]) if job.status in LIVE else None
+    return {**told, "eta_seconds": left and round(left[0], 1), "attempts": queries.attempts(job)}
 
 
-def _job(request: Request, job: Job, cost: queries.Cost, *, position: int | None = None) -> dict[str, Any]:
-    live = job.status in LIVE
+def _job(request: Request | None, job: Job, cost: queries.Cost, *, position: int | None = None) -> dict[str, Any]:
     return {
         "id": job.pk,
         "kind": job.kind,
@@ -115,6 +159,7 @@ def _job(request: Request, job: Job, cost: queries.Cost, *, position: int | None
         "progress": job.progress,
         "message": job.error_message or SENTENCES.get(job.status, ""),
         "queue_position": position,
+        "eta_seconds": None,
         "attempt": job.attempt,
         "max_attempts": job.max_attempts,
         "params": job.params,
@@ -127,12 +172,17 @@ def _job(request: Request, job: Job, cost: queries.Cost, *, position: int | None
         "created_at": job.created_at,
         "started_at": job.started_at,
         "finished_at": job.finished_at,
-        "deadline_at": job.deadline_at if live else None,
-        "urls": {"self": url(request, "job", job.pk), "cancel": url(request, "job-cancel", job.pk)},
+        "deadline_at": queries.deadline(job),
+        "urls": {
+            "self": url(request, "job", job.pk),
+            "cancel": url(request, "job-cancel", job.pk),
+            "events": url(request, "job-events", job.pk),
+            "logs": url(request, "job-logs", job.pk),
+        },
     }
 
 
-def _output(request: Request, job: Job, file) -> dict[str, Any]:
+def _output(request: Request | None, job: Job, file) -> dict[str, Any]:
     return {
         "name": file.name,
         "url": url(request, "job-output", job.pk, file.name),

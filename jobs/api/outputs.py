@@ -32,8 +32,9 @@ SHOWN_TYPES = {  # all else is octets: a type that a browser would run never lea
     *("image/gif", "audio/mpeg", "audio/wav", "audio/ogg", "audio/flac", "audio/mp4", "audio/aac"),
     *("text/plain", "text/csv", "application/json"),
 }
+DEVICES = {"CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", "LPT") for number in range(10))}
 RANGE = OpenApiParameter("Range", str, OpenApiParameter.HEADER, description="One range of bytes, as in RFC 9110.")
-BYTES = (OpenApiTypes.BINARY, "application/octet-stream")
+TYPES = ["application/octet-stream", *sorted(SHOWN_TYPES)]
 
 
 class JobOutput(JobView):
@@ -44,7 +45,7 @@ class JobOutput(JobView):
     @extend_schema(
         operation_id="jobs_output",
         parameters=[RANGE],
-        responses={**{(code, BYTES[1]): BYTES[0] for code in (200, 206)}, 302: None},
+        responses={**{(code, kind): OpenApiTypes.BINARY for code in (200, 206) for kind in TYPES}, 302: None},
     )
     def get(self, request, job_id, name):
         """Download an output. 302 where it is kept in a bucket: to an address there, good for ten minutes, that wants
@@ -72,10 +73,16 @@ class JobOutput(JobView):
         return HttpResponse(status=status, headers=headers) if request.method == "HEAD" else _elsewhere(file, headers)
 
 
+def download_name(name: str) -> str:
+    """A file's name as any system can save it: plain characters, no device of Windows, not hidden (FAULTS S38)."""
+    plain = re.sub(r"[^A-Za-z0-9._-]", "_", name)[-150:].strip(".") or "file"
+    return f"_{plain}" if plain.partition(".")[0].upper() in DEVICES else plain
+
+
 def _headers(file: Artifact) -> dict[str, str]:
     return {
         "Content-Type": file.content_type if file.content_type in SHOWN_TYPES else "application/octet-stream",
-        "Content-Disposition": content_disposition_header(True, re.sub(r"[^A-Za-z0-9._-]", "_", file.name)),
+        "Content-Disposition": content_disposition_header(True, download_name(file.name)),
         "X-Content-Type-Options": "nosniff",
         "Content-Security-Policy": "sandbox; default-src 'none'",
         "Accept-Ranges": "bytes",

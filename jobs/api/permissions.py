@@ -1,29 +1,35 @@
-"""What a key's scope allows: user < viewer < operator and finance < admin. A superuser's session counts as admin."""
+"""What a key's scope or a session's role allows: user < viewer < operator and finance < admin (see `jobs.roles`)."""
 
+from django.http import HttpRequest
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
+from .. import roles
 from ..models import ApiKey, Job, Scope
 
 
-def scope_of(request: Request) -> Scope:
-    """The scope that the request acts with."""
-    if isinstance(request.auth, ApiKey):
-        return Scope(request.auth.scope)
-    return Scope.ADMIN if request.user.is_superuser else Scope.USER
+def scopes_of(request: Request | HttpRequest) -> frozenset[Scope]:
+    """The scopes that the request acts with: its key's, else those of its user's groups."""
+    key = getattr(request, "auth", None)
+    return frozenset([Scope(key.scope)]) if isinstance(key, ApiKey) else roles.scopes_of(request.user)
 
 
-def sees_all(request: Request) -> bool:
+def scope_of(request: Request | HttpRequest) -> Scope:
+    """The strongest of them."""
+    return roles.strongest(scopes_of(request))
+
+
+def sees_all(request: Request | HttpRequest) -> bool:
     """Whether everybody's jobs may be read."""
     return request.user.is_authenticated and scope_of(request) != Scope.USER
 
 
-def may_operate(request: Request) -> bool:
+def may_operate(request: Request | HttpRequest) -> bool:
     """Whether everybody's jobs may be acted on."""
-    return request.user.is_authenticated and scope_of(request) in (Scope.OPERATOR, Scope.ADMIN)
+    return request.user.is_authenticated and not scopes_of(request).isdisjoint([Scope.OPERATOR, Scope.ADMIN])
 
 
-def may_act_on(request: Request, job: Job) -> bool:
+def may_act_on(request: Request | HttpRequest, job: Job) -> bool:
     """Whether this job may be cancelled, retried or deleted: one's own, or any for operators."""
     return job.owner_id == request.user.pk or may_operate(request)
 
@@ -32,7 +38,7 @@ class IsFinance(BasePermission):
     """Books tokens: scope finance or admin."""
 
     def has_permission(self, request, view) -> bool:
-        return request.user.is_authenticated and scope_of(request) in (Scope.FINANCE, Scope.ADMIN)
+        return request.user.is_authenticated and not scopes_of(request).isdisjoint([Scope.FINANCE, Scope.ADMIN])
 
 
 class IsAdmin(BasePermission):

@@ -5,7 +5,9 @@ from rest_framework import serializers
 from rest_framework.permissions import AllowAny
 from rest_framework.response import Response
 
-from .. import health
+from jobsite import __version__
+
+from .. import health, verdict
 from .base import AnyAccept, View
 from .permissions import sees_all
 
@@ -18,6 +20,8 @@ class CheckObject(serializers.Serializer):
 
 class HealthObject(serializers.Serializer):
     status = serializers.CharField(help_text="`ok` or `red`.")
+    verdict = serializers.CharField(required=False, help_text="The dashboard's sentence; told as details are.")
+    version = serializers.CharField(required=False, help_text="Jobsite's version; told as details are.")
     checks = CheckObject(many=True)
 
 
@@ -27,8 +31,8 @@ class Probe(View):
     permission_classes = [AllowAny]
     content_negotiation_class = AnyAccept
 
-    def answer(self, request, checks: list[health.Check]) -> Response:
-        """200 if every check is well, else 503."""
+    def answer(self, request, checks: list[health.Check], *, whole: bool = False) -> Response:
+        """200 if every check is well, else 503. `whole`: the checks are all there are, so that a verdict is due."""
         well = all(check.ok for check in checks)
         told = request.user.is_authenticated and (request.user.is_staff or sees_all(request))
         body = {
@@ -37,6 +41,8 @@ class Probe(View):
                 {"code": check.code, "ok": check.ok, **({"detail": check.detail} if told else {})} for check in checks
             ],
         }
+        if told and whole:
+            body["verdict"], body["version"] = verdict.now(checks).sentence, __version__
         return Response(body, status=200 if well else 503, headers={"Cache-Control": "no-store"})
 
 
@@ -66,4 +72,4 @@ class Health(Probe):
     @extend_schema(operation_id="health", responses={200: HealthObject, 503: HealthObject})
     def get(self, request):
         """Watchmen, workers, queues, database, storage, broker, ledger, disk. Busy is never red."""
-        return self.answer(request, health.report())
+        return self.answer(request, health.report(), whole=True)

@@ -1,14 +1,18 @@
 """What an account holds and how it came there; booking tokens that somebody bought or was given."""
 
+from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.auth import get_user_model
 from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field
 from rest_framework import serializers
+from rest_framework.request import Request
 from rest_framework.response import Response
 
-from tokens import ledger
+from tokens import desk, ledger
 from tokens.models import MOST, REFERENCE_LENGTH, Account, Transaction
 
+from .. import queries
 from ..errors import ErrorCode, Refused
+from ..models import ApiKey
 from .base import KeysetPagination, StrictSerializer, View, idempotency_key, refuse_unknown_query
 from .permissions import IsFinance
 
@@ -46,15 +50,11 @@ class Tokens(View):
         rows = pages.paginate_queryset(Transaction.objects.filter(account_id=request.user.pk), request)
         return Response(
             {
-                "balance": _balance(request.user.pk),
+                "balance": queries.balance(request.user.pk),
                 "next": pages.next_url(),
                 "results": TransactionObject(rows, many=True).data,
             }
         )
-
-
-def _balance(user_id: int) -> int:
-    return Account.objects.filter(pk=user_id).values_list("balance", flat=True).first() or 0
 
 
 @extend_schema_field({"oneOf": [{"type": "integer"}, {"type": "string"}]})
@@ -114,6 +114,8 @@ class AdminTokens(View):
         wanted = BookTokens(data=request.data)
         wanted.is_valid(raise_exception=True)
         fields = wanted.validated_data
+        if not desk.may_book_for(request.user, fields["user"].pk):
+            raise Refused(ErrorCode.permission_denied, desk.OWN)
         account = ledger.open_account(fields["user"].pk)
         replayed = bool(key) and Transaction.objects.filter(account=account, idempotency_key=key).exists()
         give = ledger.purchase if fields["kind"] == "PURCHASE" else ledger.grant
@@ -126,10 +128,20 @@ class AdminTokens(View):
         except ledger.BalanceTooLarge as error:
             detail = f"An account may hold {MOST} tokens."
             raise Refused(ErrorCode.invalid_request, detail, fields=[("amount", "out_of_range", detail)]) from error
+        if not replayed:
+            _audit(request, account, booked)
         body = {
             "user": account.pk,
-            "balance": _balance(account.pk),
+            "balance": queries.balance(account.pk),
             "transaction": TransactionObject(booked).data,
         }
         headers = {"Idempotent-Replayed": "true"} if replayed else None
         return Response(body, status=200 if replayed else 201, headers=headers)
+
+
+def _audit(request: Request, account: Account, booked: Transaction) -> None:
+    """Say in the admin's log who booked, as a grant in the admin does."""
+    balance = f"balance {booked.balance_after - booked.amount} → {booked.balance_after}"
+    key = f" by key {request.auth.prefix}…" if isinstance(request.auth, ApiKey) else ""
+    said = f"{booked.kind} {booked.amount} (booking {booked.pk}){key}, {balance}: {booked.reason or booked.reference}"
+    LogEntry.objects.log_actions(request.user.pk, [account], CHANGE, said, single_object=True)

@@ -7,7 +7,7 @@ from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.response import Response
 
-from .. import cleanup
+from .. import cleanup, throttles
 from ..errors import ErrorCode, Refused
 from ..models import CleanupRun
 from .base import StrictSerializer, View, in_words
@@ -112,6 +112,10 @@ class CronCleanup(View):
         """Clean up stuck jobs. Needs `Authorization: Bearer <CRON_SECRET>`; refused while no secret is set."""
         secret = settings.CRON_SECRET
         given = request.headers.get("Authorization", "")
+        tried = throttles.attempt(request, "cron", "")
+        tried.check()
         if not secret or not hmac.compare_digest(given.encode(), f"Bearer {secret}".encode()):
+            tried.count()
             raise Refused(ErrorCode.not_authenticated, "Send Authorization: Bearer <CRON_SECRET>.")
+        tried.remember()
         return Response(represent(cleanup.cleanup_stuck_jobs(by="cron", most=MOST_AT_ONCE)))

@@ -7,7 +7,7 @@ from django.conf import settings
 from django.core.exceptions import RequestDataTooBig, TooManyFieldsSent, TooManyFilesSent
 from django.core.files.uploadhandler import TemporaryFileUploadHandler
 from django.http.multipartparser import MultiPartParser, MultiPartParserError
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers
 from rest_framework.exceptions import ParseError
 from rest_framework.parsers import BaseParser, DataAndFiles
@@ -17,11 +17,17 @@ from .. import intake, queries
 from .. import uploads as files
 from ..errors import ErrorCode, Refused
 from ..models import Upload
-from .base import KeysetPagination, View, refuse_unknown_query, url
+from .base import KeysetPagination, View, idempotency_key, refuse_unknown_query, url
 from .parsers import TooLarge
 
 OVERHEAD = 64 * 1024  # bytes that multipart may add around the file
 PLAIN_FIELDS = {"csrfmiddlewaretoken"}
+IDEMPOTENCY = OpenApiParameter(
+    "Idempotency-Key",
+    str,
+    OpenApiParameter.HEADER,
+    description="The same key and file make one upload, however often sent.",
+)
 
 
 class MeasuredUpload(TemporaryFileUploadHandler):
@@ -34,6 +40,7 @@ class MeasuredUpload(TemporaryFileUploadHandler):
     def receive_data_chunk(self, raw_data, start):
         self.received += len(raw_data)
         if self.received > settings.JOBSITE["UPLOAD_MAX_BYTES"]:
+            self.close_all()
             raise RequestDataTooBig
         self.digest.update(raw_data)
         super().receive_data_chunk(raw_data, start)
@@ -107,8 +114,8 @@ def represent(request, upload: Upload) -> dict:
     }
 
 
-def brought(request) -> Upload:
-    """Keep the form's `file`. Refused(invalid_request, bad_input, …) with nothing kept."""
+def brought(request, key: str | None = None) -> Upload:
+    """Keep the form's `file`, once for an Idempotency-Key. Refused(invalid_request, bad_input, …) with nothing kept."""
     intake.check_walls()
     files_sent = request.FILES.getlist("file") if hasattr(request.FILES, "getlist") else []
     unknown = sorted({*request.POST, *request.FILES} - PLAIN_FIELDS - {"file"})
@@ -120,7 +127,7 @@ def brought(request) -> Upload:
     (file,) = files_sent
     path = Path(file.temporary_file_path())
     try:
-        return files.take_in(request.user.pk, path=path, sha256=file.sha256, name=file.name)
+        return files.take_in(request.user.pk, path=path, sha256=file.sha256, name=file.name, key=key)
     finally:
         path.unlink(missing_ok=True)
 
@@ -140,12 +147,20 @@ class Uploads(View):
         return pages.get_paginated_response([represent(request, row) for row in rows])
 
     @extend_schema(
-        operation_id="uploads_create", request={"multipart/form-data": UploadForm}, responses={201: UploadObject}
+        operation_id="uploads_create",
+        request={"multipart/form-data": UploadForm},
+        responses={201: UploadObject, 200: UploadObject},
+        parameters=[IDEMPOTENCY],
     )
     def post(self, request):
         """Bring a video, picture or sound as the form's `file`. Unused for 24 hours, it is removed."""
-        upload = brought(request)
-        return Response(represent(request, upload), status=201, headers={"Location": url(request, "upload", upload.pk)})
+        key = idempotency_key(request)
+        known = bool(key) and queries.knows_key(request.user.pk, key)
+        upload = brought(request, key)
+        headers = {"Location": url(request, "upload", upload.pk)}
+        if known:
+            headers["Idempotent-Replayed"] = "true"
+        return Response(represent(request, upload), status=200 if known else 201, headers=headers)
 
 
 class UploadDetail(View):

@@ -254,8 +254,8 @@ def encode(work: list[Encoding]) -> list[str]:
 
 def encode_pictures(to: Format) -> list[str]:
     """Output arguments: H.264 in the format's time scale."""
-    args = ["-c:v", "libx264", "-preset", "veryfast", "-crf", "20", "-video_track_timescale", str(to.timescale)]
-    return [*args, "-map_metadata", "-1", "-map_chapters", "-1"]
+    args = ["-c:v", "libx264", "-preset", "veryfast", "-crf", "20", "-pix_fmt", "yuv420p"]  # xfade gives 4:4:4
+    return [*args, "-video_track_timescale", str(to.timescale), "-map_metadata", "-1", "-map_chapters", "-1"]
 
 
 def even_sound(sound: tuple[int, int, bytes], lead: Fraction) -> str:

@@ -1,6 +1,7 @@
 """The fake RunPod's endpoint without its HTTP: jobs, the workers that draw them, and the faults that befall both."""
 
 import base64
+import contextlib
 import json
 import threading
 import time
@@ -9,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+
+import httpx
 
 from jobs.engines import process, remote_worker
 from jobs.errors import JobError
@@ -36,6 +39,8 @@ FAULTS = {
     # /cancel
     "cancel_broken": "500",
     "cancel_late": "it completes before the cancel comes: COMPLETED",
+    # the webhook
+    "webhook_twice": "comes twice",
     # /requests
     "no_list": "404",
     "blind_list": "the list does not show inputs",
@@ -87,6 +92,7 @@ class Endpoint:
         self.jobs: dict[str, Job] = {}
         self.plan: dict[str, int] = {}  # fault → times left, for all jobs
         self.asked: dict[str, dict[str, int]] = {}  # the same by prompt
+        self.hooks: list[int] = []  # what its webhooks were answered
         self.closing = threading.Event()
         self._lock = threading.Lock()
         self._free = threading.Semaphore(workers)
@@ -104,8 +110,20 @@ class Endpoint:
         """Queue a job. Its id is a UUID with a suffix, as in SEND, "/status"."""
         job = Job(f"{uuid.uuid4()}-u1", body, faults)
         self.jobs[job.id] = job
-        threading.Thread(target=self._work, args=(job,), daemon=True).start()
+        threading.Thread(target=self._work_and_call, args=(job,), daemon=True).start()
         return job
+
+    def _work_and_call(self, job: Job) -> None:
+        """SEND, "Webhook notifications": the job's state is sent to the address that came with it. Ours is not repeated
+        where it is not taken."""
+        self._work(job)
+        address = job.body.get("webhook")
+        if not address:
+            return
+        for _ in range(2 if self.hits("webhook_twice", job) else 1):
+            body = json.dumps({"id": job.id, "status": job.status, "output": job.output, "error": job.error})
+            with contextlib.suppress(httpx.HTTPError):
+                self.hooks.append(httpx.post(address, content=body, timeout=5).status_code)
 
     def over(self, job: Job) -> None:
         """End what is past its limits: SEND, "Execution policies"; STATES, TIMED_OUT."""

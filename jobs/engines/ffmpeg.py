@@ -96,7 +96,9 @@ def transcode(
     argv += ["-progress", "pipe:1", "-stats_period", "0.25", "-y", *args]
     ended = process.run(argv, cwd=cwd, limits=limits, on_line=heard, stop=stop, on_start=on_start)
     if ended.returncode:
-        raise _failure(ended, cwd)
+        failure = _failure(ended, cwd)
+        failure.said = [plain(line, cwd) for line in ended.tail]
+        raise failure
 
 
 def _failure(ended: process.Finished, cwd: Path) -> JobError:
@@ -118,7 +120,12 @@ def _failure(ended: process.Finished, cwd: Path) -> JobError:
 def last_words(tail: list[str], cwd: Path) -> str:
     """FFmpeg's last two lines that say something, in one, without paths, addresses and control characters."""
     lines = [re.sub(r"^(\[[^\]]*\] ?)+", "", line) for line in tail]
-    text = " ".join([line for line in lines if not NOISE.search(line)][-2:] or lines[-1:]).replace(str(cwd), "")
-    text = re.sub(r"(?:file:)?(?<![\w.])/(?:[^\s/:'\"]+/)*([^\s/:'\"]*)", r"\1", text)  # a path: only its last part
+    return plain(" ".join([line for line in lines if not NOISE.search(line)][-2:] or lines[-1:]), cwd)[:400].strip()
+
+
+def plain(text: str, cwd: Path) -> str:
+    """What FFmpeg said without paths (only their last part stays), addresses and control characters."""
+    text = text.replace(str(cwd), "")
+    text = re.sub(r"(?:file:)?(?<![\w.])/(?:[^\s/:'\"]+/)*([^\s/:'\"]*)", r"\1", text)
     text = re.sub(r"\b\w+://\S+", "", text)
-    return "".join(c for c in text if c.isprintable())[:400].strip()
+    return "".join(c for c in text if c.isprintable())

@@ -202,7 +202,7 @@ def _outliers(beyond: list[Fact]) -> list[dict[str, Any]]:
     return [
         _told(
             "outlier",
-            f"{fact['column']} has {_n(fact['outliers'])} values of {_n(fact['count'])} outside {_n(fact['lower'])} to "
+            f"{fact['column']}: {_n(fact['outliers'])} of {_n(fact['count'])} values outside {_n(fact['lower'])} to "
             f"{_n(fact['upper'])}, from {_n(fact['lowest'])} to {_n(fact['highest'])}.",
             [fact["column"]],
             fact["query"],

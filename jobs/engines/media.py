@@ -6,9 +6,13 @@ JSON per file goes out. Hostile bytes are never decoded in a web or worker proce
 
 import dataclasses
 import json
+import os
 import re
+import shutil
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
@@ -132,11 +136,11 @@ def probe_all(
     within `limits`. `on_file` gets the number of files done; `stop` and `on_start` are those of `process.run`.
     """
     work = []
-    for label, path in files.items():
+    for number, (label, path) in enumerate(files.items()):
         content_type = sniff(path)
         if content_type is None:
             raise JobError(ErrorCode.bad_input, f"{label} is not a video, picture or sound that can be read here.")
-        work.append((str(path.absolute()), content_type))
+        work.append((str(number), content_type))
     answers: list[str] = []
 
     def heard(line: str) -> None:
@@ -145,16 +149,18 @@ def probe_all(
 
     environment = {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
     argv = [sys.executable, "-P", "-m", "jobs.engines.media", json.dumps(work)]
-    ended = process.run(
-        argv,
-        cwd=next(iter(files.values())).parent,
-        limits=limits,
-        on_line=heard,
-        stop=stop,
-        on_start=on_start,
-        env=environment,
-        line_characters=65536,
-    )
+    with shown(list(files.values())) as folder:
+        ended = process.run(
+            argv,
+            cwd=folder,
+            limits=limits,
+            on_line=heard,
+            stop=stop,
+            on_start=on_start,
+            env=environment,
+            reads=(str(ROOT),),
+            line_characters=65536,
+        )
     found = {}
     for number, label in enumerate(files):
         if number >= len(answers):
@@ -167,6 +173,22 @@ def probe_all(
         streams = tuple(Stream(**stream) for stream in answer.pop("streams"))
         found[label] = Probe(streams=streams, **answer)
     return found
+
+
+@contextmanager
+def shown(files: list[Path]) -> Iterator[Path]:
+    """A folder that holds nothing but these files, called 0, 1, 2 …; it stands beside the first and goes afterwards.
+
+    So the child, whose the folder is meanwhile, sees none of the others' (all uploads arrive in one folder).
+    """
+    beside = files[0].absolute().parent
+    with tempfile.TemporaryDirectory(dir=beside, prefix="look-", ignore_cleanup_errors=True) as folder:
+        for number, path in enumerate(files):
+            try:
+                os.link(path, Path(folder, str(number)))
+            except OSError:  # another filesystem, or one without links
+                shutil.copyfile(path, Path(folder, str(number)))
+        yield Path(folder)
 
 
 # --- the child -----------------------------------------------------------------------------------------------------
@@ -206,7 +228,8 @@ def inspect(path: str, content_type: str) -> Probe:
     demuxer = ffmpeg.DEMUXERS[content_type]
     options = {"protocol_whitelist": "file", "format_whitelist": demuxer, "max_pixels": str(MAX_PIXELS)}
     try:
-        with av.open(f"file:{path}", format=demuxer, options=options) as container:
+        # its words are not shown, so they may be in any encoding: old files' tags are Latin-1
+        with av.open(f"file:{path}", format=demuxer, options=options, metadata_errors="replace") as container:
             declared = (container.duration or 0) / av.time_base
             still = content_type.startswith("image/")
             check_caps(seconds=0.0 if still else declared, streams=len(container.streams))

@@ -37,7 +37,7 @@ class Track:
     timescale: int
     codec: str  # the sample entry's four letters
     descriptions: int  # sample entries; one, but in films that were joined
-    entry: bytes  # the first sample entry, whole
+    entry: bytes  # the first sample entry, without its writer's words
     config: bytes  # the decoder configuration inside it (avcC, hvcC, esds …)
     header: bytes  # tkhd's matrix, width and height: how a player turns and scales
     width: int
@@ -75,8 +75,8 @@ class Track:
 
     @cached_property
     def plain(self) -> bool:
-        """Whether the pictures are all shown, from the first one on, and of one description: then they can be moved."""
-        if self.descriptions > 1:
+        """Whether the pictures can be moved: all are shown, from the first one on, and of one known description."""
+        if self.descriptions > 1 or not self.config:
             return False
         if self.shifts and max(max(self.shifts), -min(self.shifts)) > 10 * self.timescale:
             return False
@@ -104,6 +104,9 @@ class Track:
         return self.header[:36] != IDENTITY
 
 
+# What stays of a sample entry besides the decoder configuration: all else may be somebody's words, as the compressor's
+# name and a `colr` box with a whole profile are.
+TECHNICAL = (b"pasp", b"colr", b"btrt", b"fiel", b"clap", b"mdcv", b"clli", b"dvcC", b"dvvC")
 IDENTITY = struct.pack(">9i", 0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000)
 
 
@@ -298,16 +301,20 @@ def _describe(track: Track) -> None:
         if b"pasp" in inner:
             across, down = struct.unpack_from(">II", inner[b"pasp"])
             track.square = across == down
-        names = [b"avcC", b"hvcC", b"av1C", b"vpcC"]
+        names, fixed = [b"avcC", b"hvcC", b"av1C", b"vpcC"], entry[8:50].tobytes() + bytes(32) + entry[82:86].tobytes()
     else:
         if struct.unpack_from(">H", entry, 16)[0] != 0:
             raise Unsupported("a QuickTime sound description")
         track.channels, track.rate = struct.unpack_from(">H", entry, 24)[0], struct.unpack_from(">H", entry, 32)[0]
         inner = _tree(entry[36:])
-        names = [b"esds"]
+        names, fixed = [b"esds"], entry[8:36].tobytes()
     track.config = next((bytes(inner[name]) for name in names if name in inner), b"")
     if b"avcC" in inner:
         parameter_sets(track.config)  # IndexError now, not while a film is written
+    kept = [(name, inner[name]) for name in (*names, *TECHNICAL) if name in inner]
+    told = [(name, content) for name, content in kept if name != b"colr" or content[:4] in (b"nclx", b"nclc")]
+    children = b"".join(struct.pack(">I4s", 8 + len(content), name) + content for name, content in told)
+    track.entry = struct.pack(">I4s", 8 + len(fixed + children), track.entry[4:8]) + fixed + children
 
 
 def _numbers(data: memoryview, at: int, count: int, code: str) -> array:

@@ -11,10 +11,14 @@ class RemoteCall(Protocol):
     job_id: str
     attempt: int
     remote_id: str  # the service's name for it; empty until it is known
+    webhook: str  # the address that the service is to call once it is over; empty: none
     resumed: bool  # an earlier attempt of the same job made it, and nobody knows how it ended: look, do not send
 
     def started(self, remote_id: str) -> None:
         """The service took it and calls it so."""
+
+    def woken(self) -> bool:
+        """Whether the service's webhook has come since this was asked last."""
 
     def ended(self, outcome: str) -> None:
         """It is over (or was never begun); `outcome` is one word for the operator."""

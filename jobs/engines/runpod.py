@@ -34,8 +34,9 @@ from jobs.errors import ErrorCode, JobError
 
 TRIES = 4  # of the POST, while RunPod answers that it did not take it
 LOOKS = 3  # at RunPod's list after a lost answer
-SILENCE = 45.0  # seconds without an answer about a job until it is given up; below RENDER's stall limit
+SILENCE = 45.0  # seconds without an answer about a job until it is given up; with the last call below the stall limits
 CANCEL_SECONDS = 3.0  # within JOB_ABORT_GRACE; what takes longer is the sweep's
+WOKEN_SECONDS = 0.5  # between two looks whether the webhook has come
 STEP = 0.2  # seconds between two looks whether the attempt is to end
 TTL = (10.0, 604_800.0)  # the least and the most `ttl` in seconds ("Send API requests", Execution policies)
 DONE = 0.95  # of the progress is RunPod's, the rest is pulling the result
@@ -113,7 +114,7 @@ class _Job:
         call = self.run.remote("runpod", seconds)
         self._start(call, given, seconds)
         try:
-            state = self._wait(call.remote_id)
+            state = self._wait(call)
         except BaseException:  # the attempt is to end, or RunPod does not tell: nobody waits for it any more
             self._cancel(call)
             raise
@@ -130,7 +131,8 @@ class _Job:
             return
         given |= {"call_id": call.id, "job_id": call.job_id, "attempt": call.attempt}
         policy = {"executionTimeout": int(seconds * 1000), "ttl": int(seconds * 1000)}  # milliseconds
-        body = json.dumps({"input": given, "policy": policy}).encode()
+        hook = {"webhook": call.webhook} if call.webhook else {}
+        body = json.dumps({"input": given, "policy": policy, **hook}).encode()
         breaker = self.run.breaker("runpod")
 
         def post() -> str:
@@ -188,23 +190,26 @@ class _Job:
 
     # --- wait -----------------------------------------------------------------------------------------------------
 
-    def _wait(self, remote_id: str) -> State:
-        """Watch the job until it has ended: the first final state counts, whatever RunPod says later.
+    def _wait(self, call: RemoteCall) -> State:
+        """Watch the job until it has ended: the first final state counts, whatever RunPod says later. A webhook only
+        shortens a pause.
 
         JobError(runpod_execution_error) if RunPod does not know it, or tells nothing for SILENCE.
         """
+        self.run.alive()  # RunPod has taken it, however long that took
         heard, failures = time.monotonic(), 0
         while True:
             pause = self.options["RUNPOD_POLL_SECONDS"]
             try:
-                state = self.runpod.status(remote_id)
+                state = self.runpod.status(call.remote_id)
             except Rejected as error:
                 words = "RunPod no longer knows the job; its result has expired" if error.status == 404 else str(error)
                 raise JobError(ErrorCode.runpod_execution_error, f"{words}.") from error
             except (Unreachable, Busy, Throttled, NoAnswer) as error:
                 failures += 1
-                pause = max(min(10.0, pause * 2**failures), min(10.0, error.retry_after or 0.0))
-                if time.monotonic() - heard > SILENCE:
+                left = SILENCE - (time.monotonic() - heard)
+                pause = min(max(min(10.0, pause * 2**failures), min(10.0, error.retry_after or 0.0)), left)
+                if left <= 0:
                     raise JobError(
                         ErrorCode.runpod_execution_error, f"{_sentence(error)}; the job is given up."
                     ) from error
@@ -213,7 +218,7 @@ class _Job:
                     return state
                 heard, failures = time.monotonic(), 0
                 self._tell(state)
-            self._pause(pause)
+            self._pause(pause, call)
 
     def _tell(self, state: State) -> None:
         """Progress as RunPod tells it; that it is in the queue or in work is a sign of life up to the run limit."""
@@ -226,10 +231,16 @@ class _Job:
             self.run.progress(self.fraction, self.stage)
         self.run.alive()
 
-    def _pause(self, seconds: float) -> None:
+    def _pause(self, seconds: float, call: RemoteCall | None = None) -> None:
+        """Wait, but no longer than until the webhook of `call` has come."""
         until = time.monotonic() + seconds
+        look = time.monotonic() + WOKEN_SECONDS
         while (left := until - time.monotonic()) > 0:
             self.run.check()
+            if call and call.webhook and time.monotonic() >= look:
+                if call.woken():
+                    return
+                look = time.monotonic() + WOKEN_SECONDS
             time.sleep(min(STEP, left))
         self.run.check()
 

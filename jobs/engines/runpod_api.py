@@ -14,7 +14,7 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 
-from jobs.engines import fetch
+from jobs.engines import outbound
 from jobs.errors import ErrorCode, JobError
 
 ANSWER_BYTES = 64 * 1024**2  # of one answer: outputs of /run are at most 20 MB ("Operation reference")
@@ -72,7 +72,7 @@ class Client:
     """
 
     def __init__(self, key: str, endpoint: str, base: str, *, seconds: float = SECONDS):
-        self.local = fetch.is_loopback_url(base)
+        self.local = outbound.is_loopback_url(base)
         self._key = key
         self._http = httpx.Client(
             base_url=f"{base.rstrip('/')}/{quote(endpoint, safe='')}/",
@@ -184,7 +184,7 @@ def client(options: Mapping[str, Any]) -> Client:
     if missing:
         raise JobError(ErrorCode.config_error, f"RunPod is not configured: {' and '.join(missing)} not set.")
     address = urlsplit(base)
-    if not address.hostname or address.username or not (address.scheme == "https" or fetch.is_loopback_url(base)):
+    if not address.hostname or address.username or not (address.scheme == "https" or outbound.is_loopback_url(base)):
         raise JobError(ErrorCode.config_error, "RunPod is not configured: RUNPOD_BASE_URL must be an https address.")
     if not (key.isascii() and key.isprintable()):
         raise JobError(ErrorCode.config_error, "RunPod is not configured: RUNPOD_API_KEY is not a key.")

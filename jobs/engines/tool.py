@@ -6,6 +6,7 @@ and at the end one line of JSON, the result or an error. What is large goes into
 """
 
 import json
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -33,10 +34,14 @@ def run(
 ) -> dict[str, Any]:
     """What `module` (a dotted name) answers to `task`; it runs in `cwd` behind the walls and within `limits`.
 
+    A value that is the path of a file in `cwd` arrives as its name. `model` may be the path of one elsewhere: if others
+    than its owner may not read it, the child has no user of its own.
+
     `on_progress` gets fractions, 0.0 to 1.0; `stop` and `on_start` are those of `process.run`. Raises the JobError that
     the child says; out_of_memory if it ran out, processing_error if it died otherwise, timeout past the limits.
     """
     answers: list[dict[str, Any]] = []
+    task = {name: process.inside(cwd, value) if isinstance(value, str) else value for name, value in task.items()}
 
     def heard(line: str) -> None:
         word, _, number = line.partition(" ")
@@ -53,6 +58,7 @@ def run(
         stop=stop,
         on_start=on_start,
         env={"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+        reads=(*str(ROOT).split(os.pathsep), *filter(None, [task.get("model")])),
         line_characters=ANSWER_CHARACTERS,
     )
     answer = answers[-1] if answers else {}

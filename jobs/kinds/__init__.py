@@ -22,3 +22,8 @@ def get(name: str) -> Kind:
 
 def names() -> list[str]:
     return sorted(REGISTRY)
+
+
+def queues() -> list[str]:
+    """The queues that jobs of the kinds wait in."""
+    return sorted({kind.queue for kind in REGISTRY.values()})

@@ -36,8 +36,10 @@ class Analyze(Kind):
     limits = Limits(run=settings.JOBSITE["ANALYZE_SECONDS"], stall=120)  # seconds
 
     class Params(serializers.Serializer):
-        file = InputField(accepts=("text/csv",))
-        header = serializers.ChoiceField(["auto", "yes", "no"], default="auto")  # does the first row name the columns
+        file = InputField(accepts=("text/csv",), help_text="A table as CSV.")
+        header = serializers.ChoiceField(
+            ["auto", "yes", "no"], default="auto", help_text="Does the first row name the columns?"
+        )
 
     def price(self, params: dict[str, Any]) -> int:
         return 0

@@ -1,5 +1,6 @@
 """What a kind of job is, and what its `run` is given. A kind knows nothing of Celery, the ORM or processes."""
 
+import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -40,7 +41,12 @@ class Run(Protocol):
         """
 
     def progress(self, fraction: float, stage: str | None = None) -> None:
-        """How far the work is, 0.0 to 1.0; moving it is what tells work from a hang."""
+        """How far the work is, 0.0 to 1.0; moving it is what tells work from a hang. How long each `stage` takes is
+        kept by its name: what differs from job to job goes behind a colon (`encoding: clips.2`)."""
+
+    def log(self, text: str) -> None:
+        """Lines for the job's own log, which its owner reads: what was found and done, no secrets, no paths. Each new
+        stage, and what a failing FFmpeg or tool said last, are in it already. 500 lines of 300 characters are kept."""
 
     def alive(self) -> None:
         """A sign of life without progress: resets the stall clock."""
@@ -97,15 +103,22 @@ class Abort(BaseException):
 class InputField(serializers.RegexField):
     """A reference to a file of the same owner: `upload:<id>` or `job:<id>[/<output name>]`.
 
-    `accepts` are the content types that this field takes, whole (`image/png`) or their first part (`video`).
+    `accepts` are the content types that this field takes, whole (`image/png`) or their first part (`video`). An upload
+    that is cut short is refused by the submit, unless the kind itself tells of it (`takes_cut`).
     """
 
+    default_error_messages = {"invalid": "Must be upload:<id> or job:<id> or job:<id>/<output name>."}
     PATTERN = r"^(upload:[0-9a-fA-F-]{32,36}|job:[0-9a-fA-F-]{32,36}(/[A-Za-z0-9._-]{1,100})?)\Z"
 
-    def __init__(self, *, accepts: tuple[str, ...] = ("video",), **options):
+    def __init__(self, *, accepts: tuple[str, ...] = ("video",), takes_cut: bool = False, **options):
         super().__init__(self.PATTERN, max_length=200, **options)
-        self.accepts = accepts
-        self.error_messages["invalid"] = "Must be upload:<id> or job:<id> or job:<id>/<output name>."
+        self.accepts, self.takes_cut = accepts, takes_cut
+
+    def problem(self, content_type: str, *, cut: bool) -> str:
+        """Why this field does not take such a file, as what stands behind the file's name; empty if it does."""
+        if not {content_type, content_type.partition("/")[0]} & {*self.accepts}:
+            return f"is {content_type}, not {' or '.join(self.accepts)}."
+        return "is cut short: the file ends in the middle." if cut and not self.takes_cut else ""
 
 
 class Kind:
@@ -117,7 +130,13 @@ class Kind:
     tiers: ClassVar[tuple[str, ...]] = ()  # all that `tier` may answer
     media: ClassVar[bool] = True  # reads user media: refused in production where the media walls are missing
     for_operators: ClassVar[frozenset[str]] = frozenset()  # params that reach beyond the caller's own things
+    fixed: ClassVar[dict[str, Any]] = {}  # params that the submit page sets itself, except for operators
     Params: ClassVar[type[serializers.Serializer]]
+
+    @classmethod
+    def about(cls) -> str:
+        """What the kind says of itself, as plain text: the first paragraph of its docstring."""
+        return (inspect.getdoc(cls) or "").partition("\n\n")[0].replace("`", "").replace("\n", " ")
 
     def price(self, params: dict[str, Any]) -> int:
         """Whole tokens, 0 to 1,000,000, from validated params. Pure: the same params, the same price."""
@@ -135,16 +154,16 @@ class Kind:
         """The limits that a job of these params is sold with; `limits` must be the widest of them."""
         return self.limits
 
-    def inputs(self, params: dict[str, Any]) -> Iterator[tuple[str, str, tuple[str, ...]]]:
-        """(field, reference, accepted types) of every input in validated params, which are resolved at submit."""
-        for name, field, accepts in _input_fields(type(self)):
+    def inputs(self, params: dict[str, Any]) -> Iterator[tuple[str, str, InputField]]:
+        """(name, reference, its field) of every input in validated params, which are resolved at submit."""
+        for name, field, inner in _input_fields(type(self)):
             value = params.get(name) or ()
-            if isinstance(field, InputField):
+            if field is inner:
                 if value:
-                    yield name, value, accepts
+                    yield name, value, inner
             else:
                 for index, reference in enumerate(value):
-                    yield f"{name}.{index}", reference, accepts
+                    yield f"{name}.{index}", reference, inner
 
     def run(self, run: Run) -> None:
         """Do the work. Raise JobError to end it with a code; return when every output has been named."""
@@ -152,13 +171,13 @@ class Kind:
 
 
 @cache
-def _input_fields(kind: type[Kind]) -> list[tuple[str, serializers.Field, tuple[str, ...]]]:
-    """(name, field, accepted types) of the params that name inputs; found once, every submit asks."""
-    found: list[tuple[str, serializers.Field, tuple[str, ...]]] = []
+def _input_fields(kind: type[Kind]) -> list[tuple[str, serializers.Field, InputField]]:
+    """(name, param, its own or its list's field) of the params that name inputs; found once, every submit asks."""
+    found: list[tuple[str, serializers.Field, InputField]] = []
     for name, field in kind.Params().fields.items():
         inner = getattr(field, "child", field)
         if isinstance(inner, InputField):
-            found.append((name, field, inner.accepts))
+            found.append((name, field, inner))
     return found
 
 

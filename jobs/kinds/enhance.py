@@ -48,9 +48,9 @@ class Enhance(Kind):
 
     class Params(serializers.Serializer):
         image = InputField(accepts=tuple(pictures.LOADERS))
-        tier = serializers.ChoiceField(choices=list(SIDES), default="2K")
+        tier = serializers.ChoiceField(choices=list(SIDES), default="2K", label="Size")
         format = serializers.ChoiceField(choices=["keep", "jpeg", "png", "webp"], default="keep")
-        quality = WholeField(min_value=1, max_value=100, default=90)  # of JPEG and WebP
+        quality = WholeField(min_value=1, max_value=100, default=90, help_text="Of JPEG and WebP.")
         denoise = NumberField(min_value=0, max_value=1, default=0.5)
         sharpen = NumberField(min_value=0, max_value=1, default=0.25)
 

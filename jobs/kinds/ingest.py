@@ -33,6 +33,7 @@ class Ingest(Kind):
     name = "INGEST"
     queue = "cpu"
     for_operators = frozenset({"path", "s3_key"})  # the operator's own files
+    fixed = {"source_type": "upload"}
     limits = Limits(run=7200, stall=300)  # seconds; a speech model is silent while it loads
 
     class Params(serializers.Serializer):

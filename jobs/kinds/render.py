@@ -49,12 +49,12 @@ class Render(Kind):
 
     class Params(serializers.Serializer):
         prompt = TextField(max_length=2000)
-        image = InputField(accepts=("image",), required=False)
+        image = InputField(accepts=("image",), required=False, help_text="The picture to draw over.")
         seconds = NumberField(min_value=1, max_value=60, default=4.0)
-        fps = WholeField(min_value=8, max_value=60, default=24)
-        width = EvenField(min_value=64, max_value=1920, default=640)  # pixels
-        height = EvenField(min_value=64, max_value=1920, default=360)
-        seed = WholeField(min_value=0, max_value=2**31 - 1, default=0)
+        fps = WholeField(min_value=8, max_value=60, default=24, label="Pictures a second")
+        width = EvenField(min_value=64, max_value=1920, default=640, help_text="Pixels, even.")
+        height = EvenField(min_value=64, max_value=1920, default=360, help_text="Pixels, even.")
+        seed = WholeField(min_value=0, max_value=2**31 - 1, default=0, help_text="The same seed draws the same.")
 
     def price(self, params: dict[str, Any]) -> int:
         return settings.JOBSITE["PRICE_RENDER_SECOND"] * math.ceil(params["seconds"])

@@ -37,12 +37,12 @@ class Stitch(Kind):
     limits = Limits(run=3600, stall=90)  # seconds
 
     class Params(serializers.Serializer):
-        clips = serializers.ListField(child=InputField(), min_length=2, max_length=200)
-        audio = InputField(accepts=("audio", "video"), required=False)
-        width = EvenField(min_value=64, max_value=4096, required=False)  # pixels
-        height = EvenField(min_value=64, max_value=4096, required=False)
-        fps = NumberField(min_value=1, max_value=120, required=False)
-        crossfade = NumberField(min_value=0, max_value=2, required=False)  # seconds
+        clips = serializers.ListField(child=InputField(takes_cut=True), min_length=2, max_length=200)
+        audio = InputField(accepts=("audio", "video"), required=False, help_text="Takes the place of the clips' sound.")
+        width = EvenField(min_value=64, max_value=4096, required=False, help_text="Pixels, even; else as most clips.")
+        height = EvenField(min_value=64, max_value=4096, required=False, help_text="Pixels, even; else as most clips.")
+        fps = NumberField(min_value=1, max_value=120, required=False, label="Pictures a second")
+        crossfade = NumberField(min_value=0, max_value=2, required=False, help_text="Seconds between two clips.")
 
     def price(self, params: dict[str, Any]) -> int:
         return settings.JOBSITE["PRICE_STITCH_BASE"] + len(params["clips"]) // 10
@@ -55,7 +55,7 @@ class Stitch(Kind):
             raise JobError(ErrorCode.bad_input, "clips have too many pictures and sounds in all.")
         form = look_closer(run, clips)
         sound = look_at_sound(run, clips)
-        run.progress(LOOKED, "encoding what differs")
+        run.progress(LOOKED, "encoding")
         own_sound = sound if not run.params.get("audio") else None
         if run.params.get("crossfade"):
             audios = blend(run, clips, form, own_sound)
@@ -145,7 +145,7 @@ def encode(run: Run, clips: list[Clip], form: Format, sound: tuple[int, int, byt
         length = float(sum(one.clip.seconds for one in group))
         share = [min(ENCODED, LOOKED + (ENCODED - LOOKED) * part / total) for part in (done, done + length)]
         done += length
-        run.progress(share[0], f"encoding {' and '.join(one.clip.label for one in group)}")
+        run.progress(share[0], f"encoding: {' and '.join(one.clip.label for one in group)}")
         encode_together(run, group, share)
         for one in group:
             if one.to:
@@ -182,7 +182,7 @@ def blend(run: Run, clips: list[Clip], form: Format, sound: tuple[int, int, byte
             share = [
                 min(ENCODED, LOOKED + (ENCODED - LOOKED) * at / total) for at in (part.starts, part.starts + part.count)
             ]
-            run.progress(share[0], f"encoding {clip.label}")
+            run.progress(share[0], f"encoding: {clip.label}")
             args = fades.encode(part, form, sound, f"part{number}")
             with_label(clip.label, partial(run.ffmpeg, args, seconds=length, start=share[0], end=share[1]))
             clip.expected = part.count

@@ -13,6 +13,7 @@ class Alert(models.Model):
     messages = models.PositiveIntegerField(default=0)  # so far; who raises it sends the next one: compare-and-set
     sent_at = models.DateTimeField(null=True)  # the last message
     owed = models.JSONField(default=list)  # channels that have not taken the last message yet
+    sent_by = models.DateTimeField(null=True)  # who took the last message has until then to send it
     snoozed_until = models.DateTimeField(null=True)  # until then it is only logged
 
     class Meta:

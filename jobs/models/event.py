@@ -18,9 +18,15 @@ class JobEvent(models.Model):
     message = models.CharField(max_length=1000, blank=True)
     by = models.CharField(max_length=80, blank=True)  # who: a user, `worker`, `monitor`, `cleanup`
     tokens = models.IntegerField(default=0)  # what the owner's balance moved by with this transition
+    stages = models.JSONField(null=True)  # [[stage, seconds], …] of the attempt that this ended; null: it named none
 
     class Meta:
         ordering = ["id"]
+        indexes = [
+            models.Index(  # stats.stage_times
+                fields=["at"], name="event_staged", condition=models.Q(stages__isnull=False)
+            )
+        ]
 
     def __str__(self) -> str:
         return f"{self.status} (attempt {self.attempt})"

@@ -1,4 +1,4 @@
-"""Which request already made which job."""
+"""Which request already made which job, or which upload."""
 
 from django.conf import settings
 from django.db import models
@@ -6,7 +6,8 @@ from django.db.models.functions import Now
 
 
 class IdempotencyKey(models.Model):
-    """Written in the submit's own transaction. Outlives a deleted job by 24 hours, so `job_id` is no foreign key."""
+    """Written in the submit's own transaction. Outlives a deleted job by 24 hours, so `job_id` is no foreign key; it
+    may be an upload's id, too."""
 
     owner = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="+", db_index=False)
     key = models.CharField(max_length=255)

@@ -72,6 +72,8 @@ class Job(models.Model):
     run_after = models.DateTimeField(null=True, db_default=Now())  # set exactly while QUEUED or RETRY
     started_at = models.DateTimeField(null=True)  # of the last attempt
     deadline_at = models.DateTimeField(null=True)  # started_at + run_limit, of the last attempt
+    deadline_seconds = models.PositiveIntegerField(null=True)  # as asked for: a round that takes longer is cancelled
+    cancel_at = models.DateTimeField(null=True)  # when that is, for this round; null: never
     heartbeat_at = models.DateTimeField(null=True)  # in no index: every beat would rewrite it
     finished_at = models.DateTimeField(null=True)
     slot = models.ForeignKey(  # the pool child that runs or last ran it
@@ -100,8 +102,16 @@ class Job(models.Model):
             models.Index(fields=["started_at"], name="job_running", condition=Q(status="RUNNING")),  # cleanup
             models.Index(fields=["owner", "-id"], name="job_of_owner"),  # the owner's list, paged by key
             models.Index(fields=["status", "-id"], name="job_by_status"),  # the operator's list
+            models.Index(  # what ended when: the dashboard and its samples, which read nothing but this
+                fields=["status", "finished_at", "kind", "error_code", "price"],
+                name="job_ended",
+                condition=Q(finished_at__isnull=False),
+            ),
             models.Index(  # JOBS_PER_USER
                 fields=["owner"], name="job_active_of_owner", condition=Q(finished_at__isnull=True)
+            ),
+            models.Index(  # lifecycle.late
+                fields=["cancel_at"], name="job_late", condition=Q(cancel_at__isnull=False, finished_at__isnull=True)
             ),
         ]
 

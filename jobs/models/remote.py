@@ -27,6 +27,7 @@ class RemoteCall(models.Model):
     state = models.CharField(max_length=13, choices=RemoteState, default=RemoteState.INTENDED)
     remote_id = models.CharField(max_length=100, blank=True)
     outcome = models.CharField(max_length=40, blank=True)
+    woken_at = models.DateTimeField(null=True)  # the service's webhook says: look; taken away by who waits
     cancel_tries = models.PositiveIntegerField(default=0)
     error = models.CharField(max_length=200, blank=True)  # why the last cancel failed
     created_at = models.DateTimeField(db_default=Now())

@@ -11,6 +11,9 @@ class Tick(models.Model):
     period = models.FloatField()  # seconds
     since = models.DateTimeField(db_default=Now())  # when the platform came to know this watchman
     ran_at = models.DateTimeField(null=True)
+    seconds = models.FloatField(null=True)  # that the last run took
+    found = models.IntegerField(null=True)  # what the last run returned; null: it failed, or none has ended
+    asked = models.BooleanField(db_default=False)  # an operator wants it to run before its period is over
 
     def __str__(self) -> str:
         return self.name

@@ -17,6 +17,7 @@ class Upload(models.Model):
     bytes = models.BigIntegerField()
     sha256 = models.CharField(max_length=64)
     content_type = models.CharField(max_length=80)  # judged from the bytes
+    cut = models.BooleanField(db_default=False)  # a film or sound that ends before its own index does
     created_at = models.DateTimeField(db_default=Now())
 
     class Meta:

@@ -1,5 +1,6 @@
 """Real processes for a test: a broker, workers, Beat, web, on the test's own database and home."""
 
+import functools
 import json
 import os
 import shutil
@@ -22,6 +23,7 @@ from jobs.models import FINAL, Job, Slot
 from jobsite import broker
 from jobsite.celery import app
 from tests import invariants
+from tests.faults.zygote import Forked, Zygote
 from tests.jobs.conftest import PARAMS
 from tests.waiting import until
 from tokens.models import Account
@@ -53,6 +55,9 @@ def database_url(name: str | None = None, **where) -> str:
     return f"postgres://{user}@{quote(str(place['host']), safe='')}{port}/{name}"
 
 
+zygote = functools.cache(Zygote)
+
+
 class Platform:
     """Start what a test needs, hurt it, and `close` it; all children end with the test."""
 
@@ -68,15 +73,20 @@ class Platform:
             "JOBSITE_KINDS": "tests.kitchen",
             **env,
         }
-        self.children: dict[str, subprocess.Popen] = {}
+        self.children: dict[str, subprocess.Popen | Forked] = {}
         self.logs: dict[str, Path] = {}
         app.conf.broker_write_url = self.env["CELERY_BROKER_URL"]  # CELERY_BROKER_URL would win over broker_url
         dispatch.forget_connections()
 
     # --- processes --------------------------------------------------------------------------------------------------
 
-    def start(self, name: str, command: list[str], **env: str) -> subprocess.Popen:
+    def start(self, name: str, command: list[str], **env: str) -> subprocess.Popen | Forked:
         self.logs[name] = self.folder / f"{name}.log"
+        self.logs[name].touch()
+        if command[0] == sys.executable:
+            words = {"cwd": settings.BASE_DIR, "env": self.env | env, "log": self.logs[name]}
+            self.children[name] = zygote().start(command[1:], **words)
+            return self.children[name]
         with open(self.logs[name], "ab") as log:
             child = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "KILL", "--", *command],
@@ -90,7 +100,7 @@ class Platform:
         self.children[name] = child
         return child
 
-    def broker(self) -> subprocess.Popen:
+    def broker(self) -> subprocess.Popen | Forked:
         args = ["--port", "0", "--unixsocket", str(self.socket), "--dir", str(self.folder), "--appendonly", "yes"]
         child = self.start("broker", [broker.binary(), *args, "--save", "", "--daemonize", "no"])
         until(lambda: self.valkey("PING") == "PONG", seconds=20)
@@ -107,7 +117,7 @@ class Platform:
             return None
         return "PONG" if answer is True and command == ("PING",) else answer
 
-    def celery(self, name: str, *args: str, **env: str) -> subprocess.Popen:
+    def celery(self, name: str, *args: str, **env: str) -> subprocess.Popen | Forked:
         return self.start(name, [sys.executable, "-m", "celery", "-A", "jobsite", *args], **env)
 
     def worker(self, name: str = "worker", *, queues: str = "cpu,gpu", slots: int = 2, faults: str = "", **env: str):
@@ -151,8 +161,9 @@ class Platform:
             self.children[name].wait(10)
 
     def pool(self, name: str = "worker") -> list[int]:
-        """The pids of a worker's pool children."""
-        return children_of(self.children[name].pid)
+        """The pids of a worker's pool children: its forks, not what it runs for a moment."""
+        main = self.children[name].pid
+        return [pid for pid in children_of(main) if _command(pid) == _command(main)]
 
     def passed(self, point: str) -> bool:
         """Whether some process has passed a named point of its JOBSITE_FAULTS."""
@@ -291,7 +302,7 @@ def ffmpegs() -> list[int]:
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            ours = "ffmpeg" in (entry / "cmdline").read_text() and str(settings.HOME) in os.readlink(entry / "cwd")
+            ours = b"ffmpeg" in (entry / "cmdline").read_bytes() and str(settings.HOME) in os.readlink(entry / "cwd")
             if ours and slots.process_started(int(entry.name)) is not None:
                 found.append(int(entry.name))
         except OSError:
@@ -314,6 +325,13 @@ def children_of(pid: int) -> list[int]:
         if int(fields[1]) == pid and fields[0] != "Z":
             found.append(int(entry.parent.name))
     return found
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def descendants(pid: int) -> set[int]:

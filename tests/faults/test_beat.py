@@ -44,7 +44,7 @@ def test_a_dead_beat_is_red_and_a_new_one_goes_on(platform, ann):
     platform.kill("beat")
     job = cook(ann, fail_times=1, code="storage_error")
     until(lambda: platform.get("/health")[0] == 503, seconds=30)
-    assert job.events.filter(status=Status.RETRY).exists()
+    until(job.events.filter(status=Status.RETRY).exists, seconds=30)
     platform.beat("new")
     assert final(job)[0].status == Status.SUCCEEDED
     until(platform.is_well, seconds=30)

@@ -2,9 +2,11 @@
 
 import os
 import signal
+from datetime import timedelta
 
 import pytest
 from django.conf import settings
+from django.db.models.functions import Now
 
 from jobs.models import Artifact, Job, Status
 from tests.clients import ApiClient
@@ -61,6 +63,24 @@ def test_cancel_at_every_point(platform, ann, cancel):
     final(finished)
     assert (cancel(finished).status_code, cancel(finished).json()["code"]) == (409, "job_is_final")
     assert balance(ann) == 1000 - finished.price
+
+
+def test_a_deadline_cancels_what_runs_and_what_waits(platform, ann):
+    """Nobody asks for it: Beat's watchman finds both, the run sees that it lost its lease and ends."""
+    platform.broker()
+    platform.worker(slots=1)
+    running = cook(ann, seconds=60)
+    until(is_running(running), seconds=20)
+    waiting = cook(ann, seconds=60)
+    begun = set(map(str, settings.WORK_ROOT.glob(f"*.{running.pk}.*")))
+    soon = {"deadline_seconds": 5, "cancel_at": Now() + timedelta(seconds=1)}
+    Job.objects.filter(pk__in=[running.pk, waiting.pk]).update(**soon)
+    platform.beat()
+    for job in final(running, waiting):
+        assert (job.status, job.error_code) == (Status.CANCELED, "deadline_passed")
+    until(at_rest(platform, running), seconds=20)
+    assert begun and fresh(waiting).attempt == 0
+    assert balance(ann) == 1000
 
 
 def test_cancel_inside_the_commit(platform, ann, cancel):

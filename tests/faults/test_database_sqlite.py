@@ -85,6 +85,21 @@ def test_a_short_lock_is_not_noticed(platform, ann):
     assert {(row.status, row.attempt) for row in final(*Job.objects.all())} == {(Status.SUCCEEDED, 1)}
 
 
+def test_readers_go_on_while_another_writes(ann):
+    """A key's use is written down by the next request that may write."""
+    row, secret = keys.issue(ann, "test")
+    client = Client(headers={"authorization": f"Bearer {secret}"}, raise_request_exception=False)
+    with write_lock():
+        assert client.get("/api/jobs/").status_code == 200
+        row.refresh_from_db()
+        assert row.last_used_at is None
+    assert client.get("/api/jobs/").status_code == 200
+    row.refresh_from_db()
+    assert row.last_used_at
+    with connection.cursor() as cursor:
+        assert cursor.execute("PRAGMA busy_timeout").fetchone() == (5000,)
+
+
 def test_a_long_lock_is_answered_with_503_and_loses_no_job(platform, ann, api):
     platform.up()
     running, waiting = cook(ann, seconds=1), cook(ann)

@@ -1,6 +1,7 @@
-"""F04, F07, F08, F10: a run is frozen and comes back, loses its heartbeat, hangs, or its FFmpeg is killed."""
+"""F04, F07, F08, F10, F31: a run is frozen and comes back, hangs, loses its heartbeat, FFmpeg or work folder."""
 
 import os
+import shutil
 import signal
 
 from django.core.files.storage import default_storage
@@ -11,6 +12,7 @@ from tests.faults.rig import M, T, cook, ffmpegs, final, fresh, is_stopped, rend
 
 def test_frozen_runs_that_come_back_write_nothing(platform, ann):
     """One wakes before it stores its file, one between its last look at the lease and the commit: both are refused."""
+    platform.env["JOB_HEARTBEAT_SECONDS"] = "1"  # not while it is frozen: SQLite's lock would be frozen with the beat
     platform.broker()
     platform.worker(slots=3, faults="run.done=stop;publish.before_commit=stop")
     platform.beat()
@@ -68,3 +70,13 @@ def test_what_hangs_is_stalled_and_a_killed_ffmpeg_is_tried_again(platform, ann)
     (done,) = final(shot, seconds=40)
     assert (done.status, done.attempt, done.failures) == (Status.SUCCEEDED, 2, 1)
     assert done.events.get(status=Status.RETRY).code == "ffmpeg_error"
+
+
+def test_a_work_folder_that_is_deleted_under_the_run_costs_one_attempt(platform, ann):
+    platform.env["FFMPEG"] = platform.slow_ffmpeg()
+    platform.up()
+    job = render(ann, seconds=4, max_attempts=2)
+    (drawing,) = until(ffmpegs, seconds=30)
+    shutil.rmtree(shutil.move(os.readlink(f"/proc/{drawing}/cwd"), platform.folder / "gone"))  # at one stroke
+    (done,) = final(job, seconds=60)
+    assert (done.status, done.attempt, done.outputs.get().attempt) == (Status.SUCCEEDED, 2, 2)

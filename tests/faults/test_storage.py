@@ -174,6 +174,55 @@ def test_a_storage_that_hangs_holds_one_attempt_and_no_worker(platform, ann):
 
 
 @pytest.fixture
+def frozen_storage(transactional_db, tmp_path):
+    """The storage's folder is a disk of its own, frozen until it is called: whoever writes waits in the kernel (state
+    D), where no signal reaches them."""
+    folder, image = str(configured.STORAGE_ROOT), tmp_path / "disk"
+    shutil.rmtree(folder, ignore_errors=True)
+    os.makedirs(folder)
+    with open(image, "wb") as disk:
+        disk.truncate(32 * 1024**2)
+    made = subprocess.run(["mkfs.ext4", "-q", image], capture_output=True)
+    if made.returncode or subprocess.run(["mount", "-o", "loop", image, folder], capture_output=True).returncode:
+        pytest.skip("This user may mount no disk: there is none to freeze.")
+    subprocess.run(["fsfreeze", "--freeze", folder], check=True)
+    frozen = [1]
+
+    def thaw() -> None:
+        if frozen:
+            frozen.clear()
+            subprocess.run(["fsfreeze", "--unfreeze", folder], check=True)
+
+    yield thaw
+    thaw()
+    until(lambda: subprocess.run(["umount", folder], capture_output=True).returncode == 0, seconds=20)
+
+
+def state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+@pytest.mark.once
+def test_a_disk_that_freezes_while_it_is_written_to_holds_no_job(frozen_storage, platform, ann):
+    """The attempt is given up in time though its process cannot be ended; the log says so, and it dies once it can."""
+    platform.broker()
+    platform.worker(slots=1)
+    platform.beat()
+    (stuck,) = platform.pool()
+    job = cook(ann, limits={"run_limit": 2.0})
+    until(lambda: state(stuck) == "D", seconds=20)
+    until(lambda: fresh(job).status == Status.RETRY, seconds=20)
+    assert fresh(job).error_code in ("timeout", "worker_timeout")  # its own clock or the monitor's, who comes first
+    until(lambda: "ignores its end; this worker process is killed" in platform.log("worker"), seconds=20)
+    assert state(stuck) == "D"
+    frozen_storage()
+    until(lambda: stuck not in platform.pool(), seconds=20)
+    (done,) = final(job)
+    assert (done.status, done.attempt, done.outputs.count()) == (Status.SUCCEEDED, 2, 1)
+    assert balance(ann) == 1000 - done.price
+
+
+@pytest.fixture
 def bad_bucket(settings):
     """The storage of this process and of those it starts is a bucket behind a proxy, which this is."""
     with s3_server.proxied() as proxy, pytest.MonkeyPatch.context() as patched:

@@ -5,6 +5,8 @@ import resource
 import signal
 from pathlib import Path
 
+import pytest
+
 from jobs.models import Status
 from tests.faults.rig import M, T, balance, cook, ffmpegs, final, fresh, is_running, render, until
 
@@ -58,6 +60,23 @@ def test_killed_at_every_named_point(platform, ann):
     codes = set(done.events.filter(status=Status.RETRY).values_list("code", flat=True))
     assert codes <= {"worker_lost", "worker_timeout"}  # whichever the monitor saw first, with T of 2 s
     assert done.outputs.get().attempt == done.attempt
+
+
+@pytest.mark.once
+def test_main_process_killed_at_every_named_point(platform, ann):
+    """Seven workers, each loses its main while its child is at another point: each job ends once, charged once."""
+    platform.broker()
+    platform.beat()
+    jobs = [cook(ann, max_attempts=len(POINTS) + 1) for _ in POINTS]
+    command = ["worker", "-Q", "cpu", "-c", "1", "--without-gossip", "--without-mingle"]
+    for point in POINTS:
+        platform.celery(point, *command, "-n", point, JOBSITE_FAULTS=f"{point}=kill_main")
+    until(lambda: all(platform.passed(point) for point in POINTS), seconds=60)
+    until(lambda: all(platform.children[point].poll() is not None for point in POINTS), seconds=20)
+    platform.worker("last")
+    for done in final(*jobs, seconds=T + M + 40):
+        assert (done.status, done.outputs.get().attempt) == (Status.SUCCEEDED, done.attempt)
+    assert balance(ann) == 1000 - sum(job.price for job in jobs)
 
 
 def test_one_pool_child_killed_hits_only_its_job(platform, ann):

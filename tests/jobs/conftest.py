@@ -26,7 +26,7 @@ def submit(ann):
     """submit(price=10, …) → a queued job of Ann's."""
     from jobs import lifecycle
 
-    def make(owner=ann, *, key=None, body_hash="", max_attempts=None, priority=0, **params):
+    def make(owner=ann, *, key=None, body_hash="", max_attempts=None, priority=0, deadline_seconds=None, **params):
         job, _ = lifecycle.submit(
             owner.pk,
             "KITCHEN",
@@ -35,6 +35,7 @@ def submit(ann):
             body_hash=body_hash,
             max_attempts=max_attempts,
             priority=priority,
+            deadline_seconds=deadline_seconds,
         )
         return job
 

@@ -121,7 +121,7 @@ def test_one_message_whoever_looks_at_the_same_time(told_to, late):
     Alert.objects.update(owed=["webhook"])
     row = Alert.objects.get()
     Alert.objects.update(owed=[])  # another one sends it
-    alerts._send(row)  # nothing listens: it would be owed again
+    alerts._send(row, set())  # nothing listens: it would be owed again
     assert Alert.objects.get().owed == []
 
 
@@ -145,6 +145,12 @@ def test_many_stuck_jobs_and_what_a_cleanup_found(told_to, running):
     assert not alerts.conditions()["many_stuck_jobs"]
 
 
+def test_a_cleanup_by_cron_or_by_hand_is_one(told_to, late):
+    assert alerts.conditions()["cleanup_not_running"]
+    cleanup.cleanup_stuck_jobs(by="cron")
+    assert not alerts.conditions()["cleanup_not_running"]
+
+
 def test_a_cleanup_that_could_not_settle_a_job(told_to):
     run = CleanupRun.objects.create(by="beat", timeout=300, batch_size=1, found=3, failed=2, started_at=timezone.now())
     assert alerts.conditions()["cleanup_failures"] == "The last cleanup could not settle 2 jobs."
@@ -158,3 +164,43 @@ def test_refund_volume(told_to, running):
     assert not alerts.conditions()["refund_volume"]
     lifecycle.fail(running(max_attempts=1), JobError(ErrorCode.bad_input))
     assert alerts.conditions()["refund_volume"] == "20 tokens were refunded within the hour."
+
+
+def test_who_dies_while_sending_loses_no_message(told_to, late, monkeypatch):
+    """Seen to fail when the row was cleared first and filled again afterwards."""
+    told_to(email="op@example.com")
+
+    def die(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as dying:
+        dying.setattr(alerts, "_mail", die)
+        with pytest.raises(KeyboardInterrupt):
+            alerts.check()
+    alerts.check()  # the lease holds: another may still be sending
+    assert mail.outbox == []
+    Alert.objects.update(sent_by=F("sent_by") - alerts.LEASE)
+    alerts.check()
+    assert len(mail.outbox) == 1 and Alert.objects.get(code="cleanup_not_running").owed == []
+
+
+def test_a_dead_channel_is_tried_once_a_check(told_to, late):
+    """Else each of the conditions that are true costs DEADLINE seconds."""
+    hour_ago = timezone.now() - timedelta(hours=1)
+    CleanupRun.objects.create(by="x", timeout=300, batch_size=1, failed=1, started_at=hour_ago)
+    with receiver(500) as (url, bodies):
+        told_to(url)
+        assert alerts.check() == 2
+        assert len(bodies) == 1 and Alert.objects.exclude(owed=[]).count() == 2
+
+
+def test_clocks_that_jump_or_part_are_told(monkeypatch):
+    """F38: nothing is reaped by such a clock, and somebody hears of it."""
+    Tick.objects.get_or_create(name="cleanup_stuck_jobs", defaults={"period": 900})
+    assert alerts.conditions()["clock"] == ""
+    monkeypatch.setattr(cleanup.clock, "_distrusted_until", float("inf"))
+    assert "jumped" in alerts.conditions()["clock"]
+    monkeypatch.setattr(cleanup.clock, "_distrusted_until", 0.0)
+    ahead = timezone.now() + timedelta(minutes=5)
+    monkeypatch.setattr(alerts.timezone, "now", lambda: ahead)
+    assert "-300 s" in alerts.conditions()["clock"]

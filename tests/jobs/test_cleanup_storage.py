@@ -13,9 +13,9 @@ from django.core.management import CommandError, call_command
 from django.db import OperationalError
 from django.db.models.functions import Now
 
-from jobs import integrity, lifecycle, retention, tasks
+from jobs import integrity, lifecycle, retention, tasks, webhooks
 from jobs.errors import ErrorCode, Refused
-from jobs.models import Artifact, Job, JobInput, Status, Tick, Upload
+from jobs.models import Artifact, Delivery, Job, JobInput, Letter, Status, Throttle, Tick, Upload
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -148,6 +148,18 @@ def test_retention_by_kind_wins_and_is_taken_once_a_period(ended, settings, capl
     assert (tasks.apply_retention(), tasks.apply_retention()) == (1, 0)
     assert stored() == set()
     assert "Retention: 1 KITCHEN jobs older than 1 days, 1 files" in caplog.messages
+
+
+def test_the_same_task_sweeps_old_messages_letters_and_counters(ann):
+    long_ago = timedelta(days=60)
+    endpoint, _ = webhooks.create(ann.pk, url="https://hooks.example.com/")
+    Delivery.objects.create(endpoint=endpoint, type="webhook.test", body="{}")
+    Letter.objects.create(owner=ann, about="low_balance", source=1, subject="Low", body="Low")
+    for model in (Delivery, Letter):
+        model.objects.update(created_at=Now() - long_ago)
+    Throttle.objects.create(key="over", free_at=0.0)
+    assert tasks.apply_retention() == 3
+    assert not (Delivery.objects.exists() or Letter.objects.exists() or Throttle.objects.exists())
 
 
 def test_retention_stops_when_its_time_is_over(ended, monkeypatch, settings):

@@ -79,7 +79,7 @@ def test_claim_uses_its_index(submit):
     with connection.cursor() as cursor:
         if connection.vendor == "postgresql":
             cursor.execute("SET LOCAL enable_seqscan = off")
-        cursor.execute(explain + lifecycle.claim_sql(), [None, "cpu"])
+        cursor.execute(explain + lifecycle.claim_sql(), [None, "cpu", "cpu"])
         plan = "\n".join(str(row) for row in cursor.fetchall())
     assert "job_due" in plan, plan
     assert "TEMP B-TREE" not in plan and "Sort" not in plan, plan  # ordered by the index itself

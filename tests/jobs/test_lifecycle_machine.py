@@ -13,7 +13,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from jobs import cleanup, lifecycle
 from jobs.errors import ErrorCode, JobError, LeaseLost, Refused
-from jobs.models import Artifact, Job, Status
+from jobs.models import LIVE, Artifact, Job, Status
 from tests import invariants
 from tests.jobs.conftest import PARAMS
 from tokens import ledger
@@ -33,10 +33,13 @@ class Lifecycle(RuleBasedStateMachine):
         ledger.open_account(self.owner.pk)
         ledger.grant(self.owner.pk, 40, reason="for the test")
 
-    @rule(target=jobs, price=st.integers(0, 15), tries=st.integers(1, 3))
-    def submit(self, price, tries):
+    @rule(target=jobs, price=st.integers(0, 15), tries=st.integers(1, 3), deadline=st.sampled_from([None, 600]))
+    def submit(self, price, tries, deadline):
+        params = PARAMS | {"price": price}
         try:
-            return lifecycle.submit(self.owner.pk, "KITCHEN", PARAMS | {"price": price}, max_attempts=tries)[0].pk
+            return lifecycle.submit(self.owner.pk, "KITCHEN", params, max_attempts=tries, deadline_seconds=deadline)[
+                0
+            ].pk
         except Refused:
             return uuid.uuid4()  # nobody's: every verb must answer not_found
 
@@ -82,6 +85,12 @@ class Lifecycle(RuleBasedStateMachine):
         cleanup.cleanup_stuck_jobs(by="test", dry_run=dry)
         if not dry:
             assert not running.exists()
+
+    @rule()
+    def deadlines_pass(self):
+        Job.objects.filter(cancel_at__isnull=False).update(cancel_at=Now())
+        cleanup.cancel_late()
+        assert not Job.objects.filter(cancel_at__isnull=False, status__in=LIVE).exists()
 
     @rule()
     def monitor(self):

@@ -1,17 +1,20 @@
 """One attempt in this process: how each end of a run is settled. What needs a killed process is in tests/faults."""
 
 import os
+import subprocess
+import time
 
 import pytest
 from django.conf import settings
 from django.db import OperationalError
 from django.db.models.functions import Now
 
-from jobs import artifacts, lifecycle, runner
+from jobs import artifacts, kinds, lifecycle, runner, slots
+from jobs.attempt import STAGES_MOST
 from jobs.engines import process
 from jobs.errors import ErrorCode, JobError
 from jobs.heartbeat import heart
-from jobs.models import Artifact, Job, Status
+from jobs.models import Artifact, Job, JobEvent, Status
 from tests import invariants
 from tests.waiting import until
 from tokens.models import Account
@@ -69,6 +72,54 @@ def test_progress_and_stage_ride_on_the_beat(submit, monkeypatch):
     assert any(0 < progress < 1 and stage == "cooking" for progress, stage in seen)
 
 
+def ended_with() -> list[tuple[str, float]] | None:
+    return JobEvent.objects.exclude(status__in=[Status.QUEUED, Status.RUNNING]).get().stages
+
+
+@pytest.mark.parametrize("output", [True, False])
+def test_what_each_stage_took_is_kept_with_the_end(submit, output):
+    submit(seconds=0.3, output=output)
+    began = time.monotonic()
+    run_one()
+    took = dict(ended_with())
+    assert list(took) == ["claimed", "cooking", "storing"][: 3 if output else 2]
+    assert 0.25 < took["cooking"] <= sum(took.values()) < time.monotonic() - began
+
+
+def test_a_failed_attempt_keeps_its_stages_too(submit, monkeypatch):
+    def work(run):
+        run.progress(0.5, "cooking")
+        time.sleep(0.1)
+        raise JobError(ErrorCode.bad_input)
+
+    submit()
+    monkeypatch.setattr(kinds.get("KITCHEN"), "run", work, raising=False)
+    run_one()
+    assert dict(ended_with())["cooking"] >= 0.09
+
+
+def test_stages_are_bounded_and_told_by_name(submit, monkeypatch):
+    def work(run):
+        for number in range(50):
+            run.progress(0.1, f"encoding: clips.{number}")
+        for number in range(50):
+            run.progress(0.2, f"{'part' * 20}{number}"[-60:])
+
+    submit()
+    monkeypatch.setattr(kinds.get("KITCHEN"), "run", work, raising=False)
+    run_one()
+    names = [name for name, _ in ended_with()]
+    assert names[:2] == ["claimed", "encoding"] and len(names) == len(set(names)) <= STAGES_MOST + 1
+    assert max(map(len, names)) == 40
+
+
+def test_a_kind_that_names_no_stage_keeps_none(submit, monkeypatch):
+    submit()
+    monkeypatch.setattr(kinds.get("KITCHEN"), "run", lambda run: None, raising=False)
+    run_one()
+    assert ended_with() is None
+
+
 def test_a_cancel_is_seen_while_running(ann, submit):
     import threading
 
@@ -121,8 +172,6 @@ def test_what_a_kind_raises_settles_its_job(submit, params, code, status):
 
 
 def test_a_kinds_own_bug_is_an_internal_error(submit, monkeypatch):
-    from jobs import kinds
-
     submit()
     monkeypatch.setattr(kinds.get("KITCHEN"), "run", lambda run: 1 / 0, raising=False)
     job = run_one()
@@ -160,11 +209,11 @@ def test_a_database_that_is_away_for_a_moment_loses_nothing(submit, monkeypatch)
     submit()
     plain, tries = lifecycle.succeed, []
 
-    def away(lease, stored):
+    def away(lease, stored, stages):
         tries.append(1)
         if len(tries) < 3:
             raise OperationalError("gone")
-        plain(lease, stored)
+        plain(lease, stored, stages)
 
     monkeypatch.setattr(lifecycle, "succeed", away)
     assert run_one().status == Status.SUCCEEDED
@@ -219,6 +268,16 @@ def test_a_leaked_child_does_not_outlive_its_run(submit, monkeypatch):
     submit(leak_child=True)
     run_one()
     assert born and all(runner.slots.process_started(pid) is None for pid in born)
+
+
+def test_a_child_that_another_thread_reaps_does_not_end_the_runs_end(monkeypatch):
+    """Between the list and the kill it may be gone: here all of it is."""
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    seen = iter([{gone.pid}, set()])
+    monkeypatch.setattr(slots, "children", lambda: next(seen))
+    slots.kill_children(except_for=set())
+    assert next(seen, None) is None
 
 
 def test_dead_work_folders_are_swept(tmp_path):

@@ -12,6 +12,7 @@ from django.db import connections
 from jobs import artifacts, kinds, lifecycle, queries, remote, runner, tasks
 from jobs.engines import remote_worker
 from jobs.engines.fake_runpod import FakeRunpod
+from jobs.engines.fake_runpod_jobs import FAULTS
 from jobs.heartbeat import heart
 from jobs.intake import checked_params
 from jobs.models import Artifact, Breaker, Job, JobEvent, RemoteCall, Status, Upload
@@ -190,11 +191,13 @@ def test_a_video_of_another_size_is_not_published(ann, fake):
     assert balance(ann) == 1000
 
 
-@pytest.mark.parametrize(("fault", "code"), [(None, ""), ("wrong_type", "runpod_execution_error")])
+@pytest.mark.parametrize(
+    ("fault", "code"), [(None, ""), ("wrong_type", "runpod_execution_error"), ("a video", "runpod_execution_error")]
+)
 def test_a_picture_is_enhanced(ann, fake, monkeypatch, fault, code):
     monkeypatch.setitem(settings.JOBSITE, "ENHANCE_ENGINE", "runpod")
-    monkeypatch.setattr(remote_worker, "work", DRAW)
-    fake.plan = {fault: -1} if fault else {}
+    monkeypatch.setattr(remote_worker, "work", drawn_before if fault == "a video" else DRAW)
+    fake.plan = {fault: -1} if fault in FAULTS else {}
     picture = media_files.picture()
     sha256 = hashlib.sha256(picture).hexdigest()
     upload = Upload(owner=ann, name="a.png", bytes=len(picture), sha256=sha256, content_type="image/png")

@@ -278,6 +278,15 @@ def test_what_comes_in_parts_is_judged_as_any_upload(bucket, as_ann, file, annou
     assert blobs.listing("uploads") == []
 
 
+def test_a_film_that_came_cut_in_parts_is_known_to_be(bucket, as_ann):
+    file = media_files.clip(2)
+    half = file[: len(file) // 2]
+    begun = announce(as_ann, len(half)).json()
+    tags = send(begun["urls"], half, begun["part_size"])
+    assert as_ann.send(urlsplit(begun["complete"]).path, {"parts": tags}).status_code == 201
+    assert Upload.objects.get().cut
+
+
 def test_parts_that_were_not_sent_are_named_and_may_come_yet(bucket, as_ann):
     file = media_files.picture()
     begun = announce(as_ann, len(file)).json()

@@ -52,7 +52,7 @@ def test_claim_beat_and_succeed(submit):
     lease = got[0]
     assert len(statements(lambda: lifecycle.holds(lease))) == 1
     assert len(statements(lambda: lifecycle.beat(lease, progress=0.1, stage="x"))) == 1
-    assert len(statements(lambda: lifecycle.succeed(lease, []))) == once
+    assert len(statements(lambda: lifecycle.succeed(lease, [], [("x", 1.5)]))) == once
 
 
 def test_an_empty_claim():

@@ -7,24 +7,37 @@ import pytest
 from django.db import connections
 from django.db.models.functions import Now
 from django_celery_beat.models import PeriodicTask
+from django_celery_beat.schedulers import DatabaseScheduler
 
 from jobs import upkeep
 from jobs.models import Tick
+from jobsite.celery import app
 
 pytestmark = pytest.mark.django_db
 
 
 def test_the_schedule_is_in_beats_tables_by_migration():
     ours = PeriodicTask.objects.filter(task__startswith="jobs.")
-    rows = {row.name: (row.task, row.interval.every, row.queue) for row in ours}
-    assert rows["cleanup_stuck_jobs"] == ("jobs.cleanup_stuck_jobs", 900, "upkeep")
-    assert rows["monitor_heartbeats"] == ("jobs.monitor_heartbeats", 30, "upkeep")
+    rows = {row.name: (row.task, str(row.interval), row.queue) for row in ours}
+    assert rows["cleanup_stuck_jobs"] == ("jobs.cleanup_stuck_jobs", "every 15 minutes", "upkeep")
+    assert rows["reconcile_tokens"][1] == "every day"
+    assert rows["monitor_heartbeats"] == ("jobs.monitor_heartbeats", "every 30 seconds", "upkeep")
 
 
 def test_installing_again_keeps_what_the_operator_switched_off():
     PeriodicTask.objects.filter(name="sweep_storage").update(enabled=False)
     upkeep.install()
     assert not PeriodicTask.objects.get(name="sweep_storage").enabled
+
+
+def test_a_beat_that_is_restarted_again_and_again_still_sends_what_is_due_once_a_day():
+    """Each start of Beat reads its entries; one that was never sent counts from when it was written."""
+    upkeep.install()
+    installed = PeriodicTask.objects.get(name="sweep_storage")
+    PeriodicTask.objects.update(last_run_at=installed.last_run_at - timedelta(hours=25))
+    upkeep.install()  # `manage.py up`, the next morning
+    entry = DatabaseScheduler(app=app, lazy=True).Entry(PeriodicTask.objects.get(name="sweep_storage"), app=app)
+    assert entry.is_due().is_due
 
 
 def test_a_turn_is_taken_once_a_period():

@@ -1,10 +1,18 @@
+import json
 import logging
 import multiprocessing
 import sys
 
 import pytest
+from django.test import Client
+from structlog.contextvars import bound_contextvars, clear_contextvars, get_contextvars
 
 from jobsite import logs
+
+
+@pytest.fixture(autouse=True)
+def _about_nothing():
+    clear_contextvars()
 
 
 def record(message: str, *arguments, error: bool = False) -> logging.LogRecord:
@@ -39,6 +47,8 @@ def test_a_line_starts_with_time_level_and_logger():
         ("Authorization: Bearer c4n4ry-c4n4ry", "c4n4ry"),
         ("{'Authorization': 'Basic c4n4rybase64=='}", "c4n4ry"),
         ("the key js_c4n4ryc4n4ryc4n4ry was refused", "c4n4ry"),
+        ("signed with whsec_c4n4ryc4n4ryc4n4ry=", "c4n4ry"),
+        ("the stream token jst_c4n4ry:c4n4ryc4n4ry has ended", "c4n4ry"),
         ("redis://worker:c4n4ry@broker:6379/0 is away", "c4n4ry"),
         ("password=c4n4ry user=ann", "c4n4ry"),
         ('{"api_key": "c4n4ry"}', "c4n4ry"),
@@ -51,21 +61,110 @@ def test_secrets_are_taken_out(text, canary):
     assert "***" in line
 
 
+def test_a_mail_server_without_a_password_leaves_the_log_whole(settings):
+    """EMAIL_URL=smtp://host:25 sets EMAIL_HOST_PASSWORD to None."""
+    settings.EMAIL_HOST_PASSWORD = None
+    logs._known_secrets.cache_clear()
+    try:
+        assert logs.redact("all is well") == "all is well"
+    finally:
+        logs._known_secrets.cache_clear()
+
+
 def test_the_values_of_secret_settings_are_taken_out(settings, monkeypatch):
     """S35: every one of them, wherever it stands in a line."""
     for name in ("CRON_SECRET", "ADMIN_API_KEY", "EMAIL_HOST_PASSWORD", "AWS_SECRET"):
         setattr(settings, name, f"c4n4ry {name}")
-    own = {name: f"c4n4ry {name}" for name in ("RUNPOD_API_KEY", "LLM_KEY", "ALERT_WEBHOOK_URL")}
+    own = {
+        name: f"c4n4ry {name}"
+        for name in ("RUNPOD_API_KEY", "LLM_KEY", "ALERT_WEBHOOK_URL", "METRICS_TOKEN", "PING_URL", "SENTRY_DSN")
+    }
     settings.JOBSITE = {**settings.JOBSITE, **own}
     monkeypatch.setitem(settings.DATABASES["default"], "PASSWORD", "c4n4ry database")
     settings.CELERY_BROKER_URL = "redis://:c4n4ry-broker@h/0"
     logs._known_secrets.cache_clear()
     try:
-        assert len(logs._known_secrets()) == 10  # with SECRET_KEY
+        assert len(logs._known_secrets()) == 13  # with SECRET_KEY
         text = logs.redact("; ".join(logs._known_secrets()))
     finally:
         logs._known_secrets.cache_clear()
-    assert text == "; ".join(["***"] * 10)
+    assert text == "; ".join(["***"] * 13)
+
+
+# --- what a line is about, and JSON --------------------------------------------------------------------------------
+
+
+def as_json(given: logging.LogRecord) -> dict:
+    line = logs.json_formatter().format(given)
+    assert line.splitlines() == [line]
+    assert line.isprintable()
+    return json.loads(line)
+
+
+def test_what_was_bound_is_in_every_form():
+    with bound_contextvars(request_id="abc", user_id=7):
+        assert logs.LineFormatter().format(record("hello")).endswith("jobs hello [request_id=abc user_id=7]")
+        line = as_json(record("hello %s", "world"))
+    assert line | {"timestamp": ""} == {
+        "timestamp": "",
+        "level": "info",
+        "logger": "jobs",
+        "event": "hello world",
+        "request_id": "abc",
+        "user_id": 7,
+    }
+
+
+@pytest.mark.parametrize(
+    "text", ['x\r\n{"level": "error"}', "\x1b[31mred\x07\x7f", "\u2028\u202e\x85", '", "level": "error']
+)
+def test_user_text_forges_no_json_line(text):
+    line = as_json(record("prompt %s", text))
+    assert line["event"] == f"prompt {text}"
+    assert line["level"] == "info"
+
+
+def test_secrets_are_taken_out_of_json_too(settings):
+    settings.CRON_SECRET = 'c4n4ry"with\\quote'
+    logs._known_secrets.cache_clear()
+    try:
+        with bound_contextvars(header="Bearer c4n4ry-c4n4ry"):
+            try:
+                raise ValueError("password=c4n4ry")
+            except ValueError:
+                line = as_json(record("asked with %s", settings.CRON_SECRET, error=True))
+    finally:
+        logs._known_secrets.cache_clear()
+    assert "c4n4ry" not in json.dumps(line)
+    assert "ValueError: password=***" in line["exception"]
+
+
+def test_a_terminals_colour_is_put_around_a_clean_line(monkeypatch):
+    warning = record("hot \x1b[31m")
+    warning.levelname = "WARNING"
+    line = logs.ColourFormatter().format(warning)
+    assert line.startswith("\x1b[33m")
+    assert line.count("\x1b") == 2
+    assert type(logs.terminal_formatter()) is logs.LineFormatter  # no terminal looks on here
+
+
+@pytest.mark.django_db
+def test_a_requests_lines_carry_its_id_and_user(ann, caplog, monkeypatch):
+    """Seen without the middleware's binding: the lines carry neither. Nothing is left for the thread's next request."""
+    from tests.clients import ApiClient  # not above: the writers' processes import this file without Django
+    from tests.jobs.conftest import PARAMS
+
+    seen = []
+    monkeypatch.setattr("jobs.sale.log.info", lambda *_: seen.append(get_contextvars()))
+    body = {"kind": "KITCHEN", "params": PARAMS}
+    assert ApiClient(ann).send("/api/jobs/", body, X_Request_Id="abc-1").status_code == 202
+    assert seen == [{"request_id": "abc-1", "user_id": ann.pk}]
+    ApiClient().get("/livez", headers={"X-Request-Id": "abc-2"})
+    assert get_contextvars() == {"request_id": "abc-2"}
+    browser = Client()
+    browser.force_login(ann)
+    browser.get("/api/jobs/", headers={"X-Request-Id": "abc-3"})
+    assert get_contextvars() == {"request_id": "abc-3", "user_id": ann.pk}
 
 
 def _write(path, name: str) -> None:

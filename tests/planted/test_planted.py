@@ -67,7 +67,7 @@ BUGS = {
 def copy(tmp_path_factory):
     """A copy of the source; each bug is planted into its own copy of this one's files."""
     target = tmp_path_factory.mktemp("planted") / "source"
-    ignored = shutil.ignore_patterns(".git", ".venv", "var*", "__pycache__", ".*_cache", ".hypothesis")
+    ignored = shutil.ignore_patterns(".git", ".venv", "var*", ".*_cache", ".hypothesis")
     shutil.copytree(settings.BASE_DIR, target, ignore=ignored)
     return target
 

@@ -4,6 +4,7 @@ import pytest
 from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
 
+from jobs import webhooks
 from jobs.models import Upload
 from tests.jobs.conftest import as_ann, as_bob, as_op, running, submit, succeeded  # noqa: F401 - fixtures
 
@@ -19,3 +20,10 @@ def upload(ann):
         )
 
     return make
+
+
+@pytest.fixture
+def webhook(ann):
+    """The ids of a webhook of Ann's and of a message to it, by the names that addresses have for them."""
+    endpoint, _ = webhooks.create(ann.pk, url="https://ann-private.example.com/")
+    return {"webhook_id": str(endpoint.pk), "delivery_id": str(webhooks.send_test(endpoint).pk)}

@@ -7,7 +7,7 @@ from tests.clients import ApiClient, codes
 from tokens.models import Account, Transaction
 
 pytestmark = pytest.mark.django_db
-ASKED = {"kind", "params", "priority", "metadata", "max_attempts"}  # what a submit may say
+ASKED = {"kind", "params", "priority", "metadata", "max_attempts", "deadline_seconds"}  # what a submit may say
 NAMES = [field.attname for field in Job._meta.concrete_fields] + ["user", "owner", "is_staff", "is_superuser", "charge"]
 
 

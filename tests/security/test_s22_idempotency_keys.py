@@ -6,7 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from django.db import connections
 
-from jobs import keys
+from jobs import keys, lifecycle
+from jobs.errors import ErrorCode, JobError
 from jobs.models import Job
 from tests.clients import ApiClient, codes
 from tokens.models import Account
@@ -56,3 +57,39 @@ def test_many_at_once_make_one_job(ann):
     assert sorted(status for status, _ in answers) == [200] * 7 + [202]
     assert len({job for _, job in answers}) == 1
     assert Account.objects.get(pk=ann.pk).balance == 990
+
+
+@pytest.mark.django_db
+def test_a_retry_that_is_sent_twice_is_one(as_ann, ann):
+    """Without the key the second one is charged, too, should the first round have failed meanwhile: the last lines."""
+
+    def fail() -> str:
+        lease = lifecycle.claim("cpu")
+        lifecycle.fail(lease, JobError(ErrorCode.bad_input))
+        return f"/api/jobs/{lease.job_id}/retry/"
+
+    as_ann.send("/api/jobs/", {**KITCHEN, "max_attempts": 1})
+    path = fail()
+    first = as_ann.send(path, Idempotency_Key="again")
+    assert (first.status_code, first.json()["status"]) == (202, "QUEUED")
+    assert "Idempotent-Replayed" not in first.headers
+    assert fail() == path
+    second = as_ann.send(path, Idempotency_Key="again")
+    assert (second.status_code, second.json()["status"]) == (200, "FAILED")
+    assert second.headers["Idempotent-Replayed"] == "true"
+    assert Account.objects.get(user=ann).balance == 1000
+    other = as_ann.send(path.replace("/retry/", "/retry"), Idempotency_Key="another")
+    assert other.status_code == 202
+    assert Account.objects.get(user=ann).balance == 990
+
+
+@pytest.mark.django_db
+def test_a_retrys_key_is_for_that_retry_alone(as_ann, as_op, running):
+    lease = running(max_attempts=1)
+    lifecycle.fail(lease, JobError(ErrorCode.bad_input))
+    path = f"/api/jobs/{lease.job_id}/retry/"
+    as_ann.send("/api/jobs/", KITCHEN, Idempotency_Key="k")
+    assert as_ann.send(path, Idempotency_Key="k").status_code == 422
+    assert as_ann.send(path, Idempotency_Key="").status_code == 400
+    assert as_op.send(path, Idempotency_Key="k").status_code == 202  # a key is one user's
+    assert as_ann.send("/api/jobs/", KITCHEN, Idempotency_Key="k").status_code == 200

@@ -20,7 +20,7 @@ NAMES = [
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_uploads_name_is_no_path(as_ann, monkeypatch, name):
-    monkeypatch.setattr(uploads, "_judged", lambda path: "video/mp4")
+    monkeypatch.setattr(uploads, "_judged", lambda path: uploads.Judged("video/mp4"))
     # Written by hand: the test client would clean the name before sending it.
     raw = (
         b'--b\r\nContent-Disposition: form-data; name="file"; filename="' + name.encode() + b'"\r\n'

@@ -83,7 +83,7 @@ def test_cancel_has_three_answers(platform, ann_calls, upload, ann):
 
 
 def test_timeout_and_cancel_while_it_works(platform, ann_calls, upload, ann):
-    platform.env |= {"JOB_TIMEOUT_SECONDS": "3", "SIMULATED_SLOW_PROCESSING_SECONDS": "20"}
+    platform.env |= {"JOB_TIMEOUT_SECONDS": "8", "SIMULATED_SLOW_PROCESSING_SECONDS": "20"}
     platform.kill("web")
     platform.web()
     ann_calls.address = platform.address

@@ -1,5 +1,7 @@
 """The ingestion queue's document (seed 003): its calls with X-Admin-Key, and its worker, which needs no broker."""
 
+import io
+import json
 import re
 import subprocess
 import sys
@@ -10,7 +12,9 @@ from django.conf import settings
 from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
 from django.db import connection
+from PIL import Image, ImageColor
 
+from jobs.engines.process import walls
 from jobs.models import Job
 from tests import media_files
 from tests.faults.rig import children_of
@@ -147,3 +151,41 @@ def test_a_worker_that_is_asked_to_end_hands_its_job_back(platform, queue_calls,
     handed = queue_calls("GET", path)[1]
     assert (handed["status"], handed["attempts"]) == ("RETRY", 0)
     assert not [pid for pid in slots if pid in children_of(1)]
+
+
+# Colours far apart, one a scene, and how many seconds each stands.
+SCENES = {
+    "red": 0.8,
+    "white": 1.2,
+    "blue": 0.72,
+    "yellow": 1.0,
+    "black": 0.92,
+    "cyan": 1.12,
+    "maroon": 0.8,
+    "lime": 1.0,
+}
+
+
+def test_a_film_of_many_scenes_through_a_real_worker_and_its_walls(platform, ann_calls):
+    """Its pictures are the walls' user's files, some under two names: what is published must outlive all of that."""
+    platform.worker(slots=1)
+    if walls().own_user == "own":
+        assert "own user for ffmpeg" not in platform.log("worker")
+    inputs = [f"-f lavfi -i color={name}:s=96x54:r=25:d={seconds}".split() for name, seconds in SCENES.items()]
+    joined = ["-filter_complex", f"concat=n={len(SCENES)}", "-pix_fmt", "yuv420p"]
+    film = media_files.made(*[word for words in inputs for word in words], *joined)
+    upload = ann_calls.upload("/api/uploads/", "film.mp4", film)[1]["id"]
+    body = json.dumps({"kind": "INGEST", "params": {"source_type": "upload", "upload": f"upload:{upload}"}})
+    job = ann_calls("POST", "/api/jobs/", body, Content_Type="application/json")[1]
+    done = ann_calls.wait(f"/api/jobs/{job['id']}/", lambda answer: answer["status"] in ("SUCCEEDED", "FAILED"))
+    assert done["status"] == "SUCCEEDED", done["error"]
+    files = {output["name"]: ann_calls.download(output["url"]) for output in done["outputs"]}
+    result = json.loads(files.pop("result.json"))
+    placed = [sum(list(SCENES.values())[:number]) for number in range(len(SCENES))]
+    assert [scene["start"] for scene in result["scenes"]] == pytest.approx(placed, abs=0.04)
+    assert set(files) == {"contact_sheet.jpg", *(f"keyframe-{number:03d}.jpg" for number in range(1, 9))}
+    for name, colour in zip(sorted(files)[1:], SCENES, strict=True):  # each shows its own scene
+        picture = Image.open(io.BytesIO(files[name])).convert("RGB")
+        assert picture.size == (96, 54)
+        assert picture.getpixel((48, 27)) == pytest.approx(ImageColor.getrgb(colour), abs=12), (name, colour)
+    Image.open(io.BytesIO(files["contact_sheet.jpg"])).verify()

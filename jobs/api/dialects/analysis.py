@@ -10,8 +10,9 @@ from ... import lifecycle, queries
 from ...errors import ErrorCode, Refused
 from ...models import FINAL, LIVE, Job, Status
 from ...models.job import is_uuid
+from .. import polls
 from ..base import url
-from ..jobs import POLL_SECONDS, sell
+from ..jobs import sell
 from ..uploads import UploadParser, brought
 from . import DialectView
 
@@ -71,7 +72,7 @@ class AnalysisUpload(AnalysisView):
     def post(self, request):
         upload = brought(request)
         job, _ = sell(request, "ANALYZE", {"file": f"upload:{upload.pk}"}, max_attempts=ATTEMPTS)
-        return Response(represent(request, job), status=202, headers={"Retry-After": POLL_SECONDS})
+        return Response(represent(request, job), status=202, headers={"Retry-After": polls.POLL_SECONDS})
 
 
 class AnalysisStatus(AnalysisView):
@@ -81,7 +82,7 @@ class AnalysisStatus(AnalysisView):
         job = self.job(job_id)
         headers = {"X-Client-Max-Wait-Seconds": f"{settings.JOBSITE['CLIENT_MAX_WAIT']:g}"}
         if job.status in LIVE:
-            headers["Retry-After"] = POLL_SECONDS
+            headers["Retry-After"] = polls.pause(job)
         return Response(represent(request, job), headers=headers)
 
 

@@ -1,15 +1,12 @@
 """What the operator wants to have seen before it happens: a crash, and the four bad days of an analysis."""
 
 import errno
-import hashlib
 import json
 import os
-import shutil
 import threading
 import uuid
 from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
@@ -92,13 +89,7 @@ class Command(BaseCommand):
         account = ledger.open_account(owner.pk)
         kind = kinds.get("ANALYZE")
         kind.queue, kind.limits = QUEUE, Limits(run=seconds, stall=seconds)
-        copy = Path(settings.FILE_UPLOAD_TEMP_DIR) / f"rehearsal-{uuid.uuid4().hex}"
-        shutil.copyfile(SAMPLE, copy)
-        digest = hashlib.sha256(copy.read_bytes()).hexdigest()
-        try:
-            upload = uploads.take_in(owner.pk, path=copy, sha256=digest, name=SAMPLE.name)
-        finally:
-            copy.unlink(missing_ok=True)
+        upload = uploads.take_copy(owner.pk, SAMPLE)
         params = {"file": f"upload:{upload.pk}", "header": "auto"}
         ledger.grant(account.pk, 10, reason="rehearsal")
         return lifecycle.submit(owner.pk, kind.name, params, max_attempts=1)[0]

@@ -16,7 +16,7 @@ from django.core.management import BaseCommand, CommandError
 from django.db import connection, connections
 from django.utils import timezone
 
-from jobs import cleanup, lifecycle, runner, slots
+from jobs import cleanup, health, kinds, lifecycle, runner, slots
 from jobs.heartbeat import heart
 from jobs.kinds.base import REGISTRY
 from jobs.lifecycle import Lease
@@ -44,7 +44,7 @@ class Command(BaseCommand):
     def handle(self, *, once, limit, concurrency, poll_interval, queues, release_stale, show_running, **options):
         if min(limit, concurrency) < 1 or poll_interval <= 0:
             raise CommandError("--limit, --concurrency and --poll-interval must be above 0.")
-        known = sorted({kind.queue for kind in REGISTRY.values()})
+        known = kinds.queues()
         served = [queue for queue in queues.split(",") if queue] or known
         if unknown := sorted(set(served) - set(known)):
             raise CommandError(f"There is no queue {', '.join(unknown)}; there are {', '.join(known)}.")
@@ -75,6 +75,7 @@ class Command(BaseCommand):
         self.say(f"Database: {connection.vendor}://{redact(str(place))}")
         self.say(f"Worker ID: {socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}")
         self.say(f"Pipeline initialized with {len(REGISTRY)} kinds: {', '.join(sorted(REGISTRY))}")
+        self.say(f"Media walls: {health.walls().detail}")
         runner.sweep_work_folders()
         self.say("Worker ready - starting poll loop")
         tickets, more = os.pipe()  # one byte a job that may still be run; only counted with --once

@@ -2,10 +2,11 @@ import secrets
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
+from django.core import checks
 from django.core.management import BaseCommand, CommandError, call_command
 from django.db import connections
 
-from jobs import keys, upkeep
+from jobs import doctor, keys, upkeep
 from jobsite import supervisor
 from tokens import ledger
 
@@ -37,7 +38,14 @@ class Command(BaseCommand):
             ledger.grant(account.pk, FIRST_TOKENS, reason="first start")
             _, key = keys.issue(admin, "first start", "admin")
             self.first = (password, key)
+        self.warn()
         connections.close_all()  # this process only watches from here on
+
+    def warn(self) -> None:
+        """What the doctor finds before a start; `manage.py doctor` asks the running platform, too."""
+        for message in (message for one in doctor.EXAMINATIONS if not one.live for message in one()):
+            if message.level >= checks.WARNING:
+                self.stderr.write(f"{message.id}: {message.msg}\n  → {message.hint}")
 
     def announce(self) -> None:
         url = settings.SITE_URL

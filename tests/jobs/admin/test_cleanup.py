@@ -1,5 +1,7 @@
 """The operator's cleanup: a dry run shows what would be done, its page does it."""
 
+import re
+
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.messages import get_messages
@@ -29,6 +31,7 @@ def test_a_dry_run_shows_what_would_be_done_then_it_is_done(client, op, ann, stu
     dry = CleanupRun.objects.get()
     assert answer["HX-Redirect"] == reverse("admin:jobs_cleanuprun_change", args=[dry.pk])
     page = client.get(answer["HX-Redirect"]).content.decode()
+    assert re.search(rf">\s*{op.username}\s*<", page.partition(">By<")[2].partition(">Mode<")[0])
     assert "worker_timeout: tried again" in page and "worker_timeout: failed, 10 tokens refunded" in page
     assert set(Job.objects.values_list("status", flat=True)) == {"RUNNING"}
 

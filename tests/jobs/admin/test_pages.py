@@ -3,13 +3,15 @@
 import pytest
 from django.contrib import admin
 from django.contrib.auth.models import Permission
-from django.db import connection
+from django.db import OperationalError, connection
+from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from jobs import cleanup, keys, lifecycle
 from jobs.errors import ErrorCode, JobError
 from jobs.models import Artifact, Job, Slot, Tick, Upload
+from jobsite import __version__
 
 PAYLOAD = "<script>alert('x')</script><img src=x onerror=alert(1)>"
 
@@ -43,7 +45,7 @@ def full(ann, running, submit):
 
 def pages() -> list[str]:
     """The list, the first row's page and (where rows may be added) the empty form of every registered model."""
-    found = []
+    found = [reverse("admin:index")]  # and with it all pages are known
     for model in admin.site._registry:
         name = f"admin:{model._meta.app_label}_{model._meta.model_name}"
         found.append(reverse(f"{name}_changelist"))
@@ -57,6 +59,37 @@ def test_every_page_opens_and_shows_users_words_as_text(client, op, full):
         answer = client.get(page)
         assert answer.status_code == 200, page
         assert PAYLOAD not in answer.content.decode() and "<img src=x" not in answer.content.decode(), page
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_list_that_the_database_does_not_give_is_a_page_that_says_so(op):
+    """PostgreSQL ends a statement after 30 seconds (here sooner); either database may be away."""
+    client = Client(raise_request_exception=False)
+    client.force_login(op)
+
+    def slow(execute, sql, params, many, context):
+        if 'FROM "jobs_job"' not in sql:
+            return execute(sql, params, many, context)
+        if connection.vendor == "sqlite":
+            raise OperationalError("disk I/O error")
+        return execute("SELECT pg_sleep(20)", None, False, context)
+
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            cursor.execute("SET statement_timeout = 100")
+    with connection.execute_wrapper(slow):
+        answer = client.get(reverse("admin:jobs_job_changelist"))
+    connection.close()
+    assert answer.status_code == 503 and answer["Retry-After"]
+    assert ErrorCode.database_unavailable.row.sentence in answer.content.decode()
+    assert ("gave up after 30 seconds" in answer.content.decode()) == (connection.vendor == "postgresql")
+    assert client.get(reverse("admin:jobs_job_changelist")).status_code == 200
+
+
+def test_each_page_names_the_version_at_its_end(client, op):
+    client.force_login(op)
+    for page in ("/admin/", reverse("admin:jobs_job_changelist"), "/my/jobs/"):
+        assert f"Jobsite {__version__}" in client.get(page).content.decode().rpartition("<footer")[2], page
 
 
 @pytest.mark.parametrize("model", ["periodictask", "intervalschedule", "crontabschedule", "clockedschedule"])
@@ -176,6 +209,8 @@ def test_a_jobs_page_shows_its_attempts_its_bookings_and_its_output(client, op, 
     assert reverse("job-output", args=[full.pk, "dish.txt"]) in shown and "2.0 KiB" in shown
     again = running()
     lifecycle.fail(again, JobError(ErrorCode.bad_input, "clips.1 is no clip"))
-    lifecycle.retry(again.job_id, by="user:1")
+    lifecycle.retry(again.job_id, by=f"user:{op.pk}")
     shown = client.get(reverse("admin:jobs_job_change", args=[again.job_id])).content.decode()
     assert "clips.1 is no clip" in shown and f"job:{again.job_id}:2" in shown and "+10" in shown
+    assert "Retried: round 2" in shown and f"user:{op.pk}" not in shown  # the timeline is in words, people by name
+    assert ErrorCode.bad_input.row.sentence in shown and "charged again for round 2" in shown  # why it cost what it did

@@ -91,12 +91,14 @@ def test_bad_requests_name_the_field_and_write_nothing(ann, as_ann, change, fiel
 
 
 def test_all_fields_are_named_at_once(as_ann):
-    answer = as_ann.send("/api/jobs/", {"kind": "KITCHEN", "params": {"seconds": -1, "price": "x", "fail_times": 101}})
-    assert codes(answer) == {
-        "params.seconds": "min_value",
-        "params.price": "invalid",
-        "params.fail_times": "max_value",
-    }
+    params = {"seconds": -1, "price": "x", "fail_times": 101}
+    of_params = {"params.seconds": "min_value", "params.price": "invalid", "params.fail_times": "max_value"}
+    assert codes(as_ann.send("/api/jobs/", {"kind": "KITCHEN", "params": params})) == of_params
+    for path in ("/api/jobs/", "/api/jobs/estimate/"):
+        assert codes(as_ann.send(path, {"kind": "KITCHEN", "params": params, "colour": 1})) == {
+            **of_params,
+            "colour": "unknown_field",
+        }
 
 
 def test_list_items_are_named_by_number(as_ann):
@@ -204,7 +206,7 @@ def test_detail_tells_attempts_error_and_refund(ann, as_ann, running):
     Job.objects.update(run_after=Now())
     waiting = as_ann.get(f"/api/jobs/{lease.job_id}/").json()
     assert (waiting["status"], waiting["error"]["refunded"], waiting["cost"]["refunded"]) == ("RETRY", False, 0)
-    lifecycle.fail(lifecycle.claim("cpu"), JobError(ErrorCode.internal_error, "Second try."))
+    lifecycle.fail(lifecycle.claim("cpu"), JobError(ErrorCode.internal_error, "Second try."), stages=[("cooking", 1.5)])
     job = as_ann.get(f"/api/jobs/{lease.job_id}/").json()
     assert job["status"] == "FAILED"
     assert job["message"] == "Second try."
@@ -221,6 +223,7 @@ def test_detail_tells_attempts_error_and_refund(ann, as_ann, running):
         (1, "RETRY", "First try."),
         (2, "FAILED", "Second try."),
     ]
+    assert [tried["stages"] for tried in job["attempts"]] == [[], [{"name": "cooking", "seconds": 1.5}]]
     assert all(tried["finished_at"] >= tried["started_at"] for tried in job["attempts"])
 
 
@@ -252,11 +255,6 @@ def test_a_cold_start_is_told(as_ann, running, queue, progress, seconds, hint):
     started = timezone.now() - timedelta(seconds=seconds)
     Job.objects.filter(pk=lease.job_id).update(queue=queue, progress=progress, started_at=started)
     assert as_ann.get(f"/api/jobs/{lease.job_id}/").json()["status_hint"] == hint
-
-
-def test_a_live_job_says_when_to_look_again(as_ann, running, succeeded):
-    assert as_ann.get(f"/api/jobs/{running().job_id}/").headers["Retry-After"] == "1"
-    assert "Retry-After" not in as_ann.get(f"/api/jobs/{succeeded().pk}/").headers
 
 
 # --- list ----------------------------------------------------------------------------------------------------------
@@ -299,7 +297,11 @@ def test_filters(as_ann, submit):
         ("cursor=x", "cursor"),
         ("status=NOPE", "status"),
         ("created_after=yesterday", "created_after"),
+        ("created_before=", "created_before"),
         ("kind=%00", "kind"),
+        ("search=colour:red", "search"),
+        ("search=%00", "search"),
+        (f"search={'x' * 501}", "search"),
         ("owner=1", "owner"),
     ],
 )

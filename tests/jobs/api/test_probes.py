@@ -3,6 +3,7 @@
 import pytest
 
 from jobs import health
+from jobsite import __version__
 from tests.clients import ApiClient
 
 pytestmark = pytest.mark.django_db
@@ -48,3 +49,11 @@ def test_readyz_names_what_it_needs(client):
     answer = client.get("/readyz")
     assert answer.status_code == 200
     assert [check["code"] for check in answer.json()["checks"]] == ["database", "storage", "migrations"]
+
+
+def test_operators_read_the_dashboards_sentence_and_the_version(ann, checks):
+    checks(False)
+    told = ApiClient(ann, scope="viewer").get("/health").json()
+    assert told["verdict"].startswith("The disk is nearly full")
+    assert told["version"] == __version__
+    assert {"verdict", "version"} & set(ApiClient(ann).get("/health").json()) == set()

@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from contextlib import closing
 
 import pytest
 from django.core.management import CommandError, call_command
@@ -119,6 +120,27 @@ def test_a_studio_moves_in_once(studio, ann, as_ann, capsys, tmp_path):
     assert submit(as_ann).status_code == 201  # what was imported does not count as sent just now
     assert as_ann.delete("/jobs/test-job").json() == {"job_id": "test-job", "deleted": True, "artifacts_cleaned": 0}
     assert file.exists()
+
+
+def test_a_broken_row_is_told_and_keeps_no_other_from_moving_in(studio, ann, as_ann, capsys):
+    broken = {
+        "no JSON": ("{", "2025-12-06"),
+        "deep": ("[" * 100_000, "2025-12-06"),
+        "nan": ('{"seed": NaN}', "2025-12-06"),
+        "half a letter": (r'{"prompt": "\ud800"}', "2025-12-06"),
+        "before all time": ("{}", "0001-01-01T00:00:00+14:00"),
+    }
+    with closing(sqlite3.connect(studio)) as database, database:
+        for name, (params, at) in broken.items():
+            row = (name, "RENDER", "SUCCEEDED", params, None, at, at)
+            database.execute("INSERT INTO jobs VALUES (?,?,?,?,?,?,?,NULL,NULL,NULL)", row)
+        database.execute("UPDATE jobs SET error_message = CAST(x'ff61' AS TEXT) WHERE job_id = 'b'")
+    call_command("import_jobs", str(studio), "--user", "ann")
+    said = capsys.readouterr()
+    assert said.out == "imported 2 jobs, 0 were there, 7 not imported\n"
+    assert all(f"{name} was not imported: " in said.err for name in broken)
+    assert {job["job_id"] for job in as_ann.get("/jobs").json()} == {"test-job", "b"}
+    assert as_ann.get("/jobs/b").json()["error"]["message"] == "\N{REPLACEMENT CHARACTER}a"
 
 
 def test_what_is_no_studio_is_refused_in_a_sentence(ann, tmp_path):

@@ -55,9 +55,25 @@ def test_a_picture_is_an_input_too(as_ann):
     assert bring(as_ann, media_files.picture(), "x.png").json()["content_type"] == "image/png"
 
 
-def test_a_clip_cut_in_half_is_kept_for_its_job_to_name_it(as_ann):
+def test_a_clip_cut_in_half_is_kept_for_stitch_to_name_it_and_refused_by_all_else(as_ann):
+    """Its index in front is whole: what is missing shows when every packet is read."""
     content = media_files.clip(2)
-    assert bring(as_ann, content[: len(content) // 2]).status_code == 201
+    whole, half = (bring(as_ann, file).json()["reference"] for file in (content, content[: len(content) // 2]))
+    ingest = {"kind": "INGEST", "params": {"source_type": "upload", "upload": half}}
+    sound = {"kind": "STITCH", "params": {"clips": [whole, whole], "audio": half}}
+    for order, param in ((ingest, "params.upload"), (sound, "params.audio")):
+        for path in ("/api/jobs/estimate/", "/api/jobs/"):
+            answer = as_ann.send(path, order)
+            assert (answer.status_code, answer.json()["code"], codes(answer)) == (
+                400,
+                "bad_input",
+                {param: "bad_input"},
+            )
+            assert answer.json()["errors"][0]["detail"] == f"{half} is cut short: the file ends in the middle."
+    assert not Job.objects.exists()
+    assert as_ann.send("/api/jobs/", {"kind": "STITCH", "params": {"clips": [whole, half]}}).status_code == 202
+    ingest["params"]["upload"] = whole
+    assert as_ann.send("/api/jobs/", ingest).status_code == 202
 
 
 @pytest.mark.parametrize(
@@ -82,8 +98,9 @@ def test_what_is_no_media_is_refused_and_not_kept(as_ann, content):
     assert temporary_files() == []
 
 
-def test_a_video_without_pictures_is_refused(as_ann):
-    answer = bring(as_ann, media_files.sound())
+@pytest.mark.parametrize("content", [media_files.sound, media_files.no_pictures])
+def test_a_video_without_pictures_is_refused(as_ann, content):
+    answer = bring(as_ann, content())
     assert (answer.status_code, codes(answer)) == (400, {"file": "bad_input"})
     assert "video stream" in answer.json()["detail"]
 
@@ -212,3 +229,39 @@ def test_the_sweep_takes_what_nobody_uses(as_ann, kept):
     assert uploads.sweep_unused() == 2
     assert not path.exists()
     assert temporary_files() == []
+
+
+def test_a_key_brings_one_upload(as_ann, as_bob):
+    content = media_files.clip()
+    with_key = {"headers": {"Idempotency-Key": "one"}}
+    first = as_ann.post("/api/uploads/", {"file": SimpleUploadedFile("a.mp4", content)}, **with_key)
+    again = as_ann.post("/api/uploads/", {"file": SimpleUploadedFile("a.mp4", content)}, **with_key)
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert again.headers["Idempotent-Replayed"] == "true"
+    assert again.json() == first.json()
+    assert Upload.objects.count() == 1
+    other = as_ann.post("/api/uploads/", {"file": SimpleUploadedFile("a.mp4", content + b"0")}, **with_key)
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
+    assert as_ann.send("/api/jobs/", {"kind": "KITCHEN"}, Idempotency_Key="one").status_code == 422
+    his = as_bob.post("/api/uploads/", {"file": SimpleUploadedFile("a.mp4", content)}, **with_key)
+    assert his.status_code == 201
+    assert as_ann.delete(first.json()["urls"]["self"]).status_code == 204
+    gone = as_ann.post("/api/uploads/", {"file": SimpleUploadedFile("a.mp4", content)}, **with_key)
+    assert gone.status_code == 404
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_key_that_comes_twice_at_once_brings_one_upload(ann, tmp_path, monkeypatch):
+    """The second looks before the first has written: the database refuses its row, and it takes the first one's."""
+
+    def bring_it():
+        path = tmp_path / "clip.mp4"
+        path.write_bytes(media_files.clip())
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        return uploads.take_in(ann.pk, path=path, sha256=digest, name="a.mp4", key="one")
+
+    first = bring_it()
+    answers = iter([None, first])
+    monkeypatch.setattr(uploads, "made_by", lambda *asked: next(answers))
+    assert bring_it() == first
+    assert [blob.key for blob in uploads.blobs.listing("uploads")] == [first.key]

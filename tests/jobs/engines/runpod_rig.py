@@ -33,7 +33,7 @@ def drawn_before(given, workdir, *, report, stop):
 class Row:
     """`RemoteCall` in memory; `states` is what it went through, `taken_over` that a later attempt has it."""
 
-    id, job_id, attempt = "0193-call", "0193-job", 1
+    id, job_id, attempt, webhook = "0193-call", "0193-job", 1, ""
 
     def __init__(self):
         self.remote_id, self.resumed, self.taken_over = "", False, False

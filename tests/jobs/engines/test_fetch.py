@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import httpx
 import pytest
 
-from jobs.engines import fetch
+from jobs.engines import fetch, outbound
 
 PUBLIC = "93.184.215.14"
 
@@ -16,13 +16,15 @@ PUBLIC = "93.184.215.14"
 @pytest.fixture
 def resolve(monkeypatch):
     """resolve(*ips): what every name resolves to; numbers in all spellings go through the real resolver."""
+    real = socket.getaddrinfo
 
     def set_to(*ips):
-        monkeypatch.setattr(
-            socket,
-            "getaddrinfo",
-            lambda host, port, **_: [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (ip, port)) for ip in ips],
-        )
+        def resolver(host, port, *, flags=0, **options):
+            if flags & socket.AI_NUMERICHOST:  # asks for no name: what a name resolves to must be judged by itself
+                return real(host, port, flags=flags, **options)
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (ip, port)) for ip in ips]
+
+        monkeypatch.setattr(socket, "getaddrinfo", resolver)
 
     return set_to
 
@@ -92,6 +94,13 @@ def test_nothing_is_connected_to(url, no_connection, tmp_path):
     assert url not in str(raised.value) or not url
 
 
+@pytest.mark.parametrize("url", ["http://files.example.com:443/x", "https://files.example.com:8443/x"])
+def test_a_public_name_only_by_https_on_its_port(url, resolve, no_connection, tmp_path):
+    resolve(PUBLIC)
+    with pytest.raises(fetch.Refused):
+        fetch.fetch(url, tmp_path / "x", most=100, seconds=5)
+
+
 @pytest.mark.parametrize("ips", [["10.0.0.1"], [PUBLIC, "127.0.0.1"], ["::ffff:169.254.169.254"], ["0.0.0.0"]])
 def test_a_public_name_with_a_private_address(ips, resolve, no_connection, tmp_path):
     resolve(*ips)
@@ -131,13 +140,13 @@ def test_the_next_address_is_tried_if_the_first_cannot_be_reached(resolve, monke
 
 @pytest.mark.parametrize("ip", [PUBLIC, "8.8.8.8", "2606:4700::1111"])
 def test_public(ip):
-    assert fetch.is_public(ip)
+    assert outbound.is_public(ip)
 
 
 @pytest.mark.parametrize("ip", ["::ffff:8.8.8.8"])
 def test_a_mapped_address_is_judged_as_what_it_is(ip):
-    assert fetch.is_public(ip)
-    assert not fetch.is_public("::ffff:10.0.0.1")
+    assert outbound.is_public(ip)
+    assert not outbound.is_public("::ffff:10.0.0.1")
     assert ipaddress.ip_address(ip).version == 6
 
 

@@ -115,7 +115,7 @@ def test_outliers_are_what_python_counts(sample, lines):
         beyond = [value for value in values if not lower <= value <= upper]
         expected = {"lower": lower, "upper": upper, "outliers": len(beyond), "count": len(values)}
         alike(numbers(insight), expected | {"lowest": min(beyond), "highest": max(beyond)})
-        assert f"{len(beyond)} values of {len(values)}" in insight["text"]
+        assert f"{len(beyond)} of {len(values)} values" in insight["text"]
 
 
 def test_correlations_are_what_python_counts(sample, lines):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.engines import process
+from jobs.engines import own_user, process
 from jobs.errors import ErrorCode, JobError
 from tests.waiting import until
 
@@ -34,7 +34,8 @@ def test_a_child_has_its_folder_and_nothing_else(tmp_path, monkeypatch):
     code = "import os, sys; print(os.getcwd()); print('CANARY' in os.environ); print(repr(sys.stdin.read()))"
     lines = []
     assert process.run(python(code), cwd=tmp_path, limits=LIMITS, on_line=lines.append).returncode == 0
-    assert lines == [str(tmp_path), "False", "''"]
+    assert lines[0] in (str(tmp_path), own_user.ROOM)
+    assert lines[1:] == ["False", "''"]
 
 
 def test_a_child_reaches_no_network_and_gains_no_rights(tmp_path):
@@ -58,6 +59,8 @@ def test_a_child_reaches_no_network_and_gains_no_rights(tmp_path):
             process.Limits(file_bytes=1000),
             -signal.SIGXFSZ,
         ),
+        ("open_ = [open('/dev/null') for _ in range(300)]", LIMITS, 1),
+        ("import resource; raise SystemExit(resource.getrlimit(resource.RLIMIT_CORE) == (0, 0))", LIMITS, 1),
     ],
 )
 def test_limits_hold(tmp_path, code, limits, ends):
@@ -155,6 +158,9 @@ def test_the_pid_is_the_program_itself_and_it_dies_with_its_starter(tmp_path):
     with starter:
         child = int(starter.stdout.readline())
         until(lambda: Path(f"/proc/{child}/comm").read_text() == "sleep\n", seconds=5)
+        assert os.readlink(f"/proc/{child}/cwd") == str(tmp_path), "the demo and the tests of faults know it by that"
+        changed = Path(f"/proc/{child}").stat().st_uid != os.getuid()
+        assert changed is bool(process.walls().own_user), "a change of user must not disarm the death signal (trap 2)"
         os.kill(starter.pid, signal.SIGKILL)
         until(lambda: not lives(child), seconds=5)
 

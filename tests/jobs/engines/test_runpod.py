@@ -142,6 +142,16 @@ def test_a_bad_day(draw, fake, faults, code, words, again, jobs, row):
     assert KEY not in error.message
 
 
+def test_a_result_and_an_answer_are_only_so_large(draw, fake, monkeypatch):
+    with pytest.raises(JobError, match="The result is larger than allowed"):
+        draw(RUNPOD_OUTPUT_BYTES=100)
+    monkeypatch.setattr(runpod_api, "ANSWER_BYTES", 500)  # what names the job fits in, what holds its video does not
+    monkeypatch.setattr(runpod, "SILENCE", 0.3)
+    with pytest.raises(JobError, match="answer is too long; the job is given up") as raised:
+        draw()
+    assert raised.value.code is EXECUTION
+
+
 @pytest.mark.parametrize(
     "prompt", ["#throttled:2", "#broken:2", "#status_broken:2", "#cold_start", "#flapping", "#by_url"]
 )
@@ -243,6 +253,15 @@ def test_silence_gives_it_up_and_cancels(draw, fake, monkeypatch):
         draw("#stuck_work #status_broken")
     assert raised.value.code is EXECUTION
     assert draw.run.row.states[-1] == "CANCELLED"
+
+
+def test_no_pause_reaches_beyond_the_silence(draw, fake, monkeypatch):
+    """Else the stall limit ended the attempt first, and its word was `stalled`."""
+    monkeypatch.setattr(runpod, "SILENCE", 1.0)
+    began = time.monotonic()
+    with pytest.raises(JobError, match="given up"):
+        draw("#stuck_work #status_broken", RUNPOD_POLL_SECONDS=2.0)
+    assert time.monotonic() - began < 3.0
 
 
 def test_an_open_breaker_postpones_and_sends_nothing(draw, fake):

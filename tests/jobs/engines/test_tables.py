@@ -162,3 +162,8 @@ def test_a_thousand_columns_fit_into_memory(load):
     header = ",".join(f"c{n}" for n in range(1000))
     table = load(header + "\n" + (",".join(map(str, range(1000))) + "\n") * 50)
     assert (table.rows, len(table.columns)) == (50, 1000)
+
+
+def test_what_duckdb_may_hold_and_spill_has_bounds(load):
+    bounds = "current_setting('memory_limit') AS memory, current_setting('max_temp_directory_size') AS disk"
+    assert load("a,b\n1,2\n").ask(f"SELECT {bounds}") == {"memory": "384.0 MiB", "disk": "8.0 GiB"}

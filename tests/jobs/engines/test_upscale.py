@@ -1,7 +1,9 @@
 """The picture engine: how good it is, what it keeps, what it refuses, and a network in place of resampling."""
 
 import hashlib
+import shutil
 import subprocess
+from pathlib import Path
 
 import numpy
 import onnx
@@ -158,7 +160,7 @@ def test_the_same_gives_the_same_bytes(tmp_path):
     digests = set()
     for number in range(2):
         (tmp_path / str(number)).mkdir()
-        enhance(path, tmp_path / str(number), side=700, in_child=True)
+        enhance(Path(shutil.copy(path, tmp_path / str(number))), tmp_path / str(number), side=700, in_child=True)
         digests.add(hashlib.sha256((tmp_path / str(number) / "made.jpg").read_bytes()).hexdigest())
     assert len(digests) == 1
 
@@ -203,6 +205,12 @@ def apng(tmp_path):
     return path
 
 
+def scattered(tmp_path):
+    path = tmp_path / "in.png"
+    path.write_bytes(photos.png(8, 8, chunks=photos.chunk(b"tEXt", b"a\0b") * 20_000, pixels=b"\0\0" * 8))
+    return path
+
+
 def lying(tmp_path):
     path = photos.write(photos.drawn(), tmp_path / "in.png")
     return path.rename(tmp_path / "lying.jpg")
@@ -217,6 +225,7 @@ REFUSED = {
     "jpeg bomb": (jpeg_bomb, "60000x60000 pixels"),
     "animated png": (apng, "animated"),
     "animated webp": (strip("webp"), "animated"),
+    "png of 20,000 chunks": (scattered, "too many parts"),
     "pages": (strip("tif"), "several pages"),
     "lying": (lying, "damaged"),
     **{f"{share:.0%} of a {ending}": (cut(ending, share), "damaged") for ending in TYPES for share in (0.1, 0.5, 0.95)},

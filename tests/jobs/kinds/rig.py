@@ -1,5 +1,6 @@
 """A small real run: drives the engines as the runner does, without database or Celery."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -26,10 +27,12 @@ class Rig:
         self.abort_when = lambda rig: False
 
     def input(self, reference: str) -> Path:
-        return self.inputs[reference]
+        """A copy in the work folder, as a real run makes it: its children reach nothing else."""
+        copy = self.workdir / f"input-{list(self.inputs).index(reference)}"
+        return copy if copy.exists() else Path(shutil.copyfile(self.inputs[reference], copy))
 
     def fetch_key(self, key: str) -> Path:
-        return self.inputs[key]
+        return self.input(key)
 
     def progress(self, fraction: float, stage: str | None = None) -> None:
         self.check()

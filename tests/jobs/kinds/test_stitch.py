@@ -122,8 +122,8 @@ def test_a_rotated_clip_stands_upright(tmp_path, material):
         tmp_path / "run", [material("plain.mp4"), material("longer.mp4"), material("rotated.mp4")]
     )
     assert (probe.video.width, probe.video.height, probe.video.rotation) == (128, 72, 0)
-    turned = Rig(tmp_path / "turned", {}, {})
-    args = [*ffmpeg.source(material("rotated.mp4"), "video/mp4"), "-vf", "scale=128:72", "-an", "turned.mp4"]
+    turned = Rig(tmp_path / "turned", {}, {"clip": material("rotated.mp4")})
+    args = [*ffmpeg.source(turned.input("clip"), "video/mp4"), "-vf", "scale=128:72", "-an", "turned.mp4"]
     turned.ffmpeg(args, seconds=1)
     assert difference(pictures(film)[80], pictures(tmp_path / "turned" / "turned.mp4")[5]) < 12
 
@@ -188,6 +188,16 @@ def test_cross_fades(tmp_path, material, names, crossfade, frames):
         assert mp4.read(film).audio.end == pytest.approx(float(mp4.read(film).video.seconds), abs=0.04)
     assert rig.fractions == sorted(rig.fractions)
     assert not list(rig.workdir.glob("part*.pcm"))
+
+
+def test_all_pictures_of_a_cross_faded_film_are_of_one_format_that_browsers_play(tmp_path, material):
+    """FFmpeg's xfade works in 4:4:4: what came out of it was a High 4:4:4 part within the film."""
+    clips = [material("plain.mp4"), material("longer.mp4")]
+    film, _probe, rig = stitch(tmp_path / "run", clips, crossfade=0.2)
+    parts = sorted(rig.workdir.glob("part*v.mp4"))
+    assert [media.probe(part).video.pixel_format for part in parts] == ["yuv420p", "yuv420p"]
+    _film, probe, _rig = stitch(tmp_path / "again", [film, clips[0]], crossfade=0.2)  # the film is itself a clip
+    assert abs(probe.video.frames - (25 + 50 - 5 + 25 - 5)) <= 2
 
 
 def test_a_cross_fade_shows_one_clip_then_both_then_the_other(tmp_path, material):
@@ -264,7 +274,7 @@ def test_odd_clips_are_encoded_two_at_once(tmp_path, material):
     names = ["plain.mp4", "longer.mp4", "vp8.webm", "variable.mp4", "front.mp4", "upright.mp4", "silent.mp4"]
     film, probe, rig = stitch(tmp_path / "run", [material(name) for name in names])
     assert [command.count("libx264") for command in rig.commands if "libx264" in command] == [2, 1]
-    assert "encoding clips.2 and clips.3" in rig.stages
+    assert "encoding: clips.2 and clips.3" in rig.stages
     assert abs(probe.video.frames - (25 + 50 + 25 + 49 + 50 + 25 + 25)) <= 2
     assert difference(pictures(film)[80], pictures(material("vp8.webm"))[5]) < 8
     assert rig.fractions == sorted(rig.fractions)
@@ -292,7 +302,7 @@ def test_code_zero_with_a_short_part_is_refused(tmp_path, material):
     assert raised.value.code is ErrorCode.ffmpeg_error
 
 
-@pytest.mark.parametrize("stage", ["looking at the clips", "encoding clips.1", "joining", "checking"])
+@pytest.mark.parametrize("stage", ["looking at the clips", "encoding: clips.1", "joining", "checking"])
 @pytest.mark.parametrize("crossfade", [0, 0.2])
 def test_cancel_in_any_stage(tmp_path, material, stage, crossfade):
     clips = [material("plain.mp4"), material("larger.mp4"), material("plain.mp4")]

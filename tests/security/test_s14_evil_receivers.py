@@ -1,0 +1,140 @@
+"""S14: whatever a receiver answers, it costs us DEADLINE seconds of one try and 16 KB, and the others get theirs."""
+
+import gzip
+import threading
+import time
+
+import pytest
+
+from jobs import webhook_sender, webhooks
+from jobs.engines import outbound
+from jobs.models import Delivery, Endpoint
+from tests.receiver import receiver, status
+
+pytestmark = pytest.mark.django_db
+DEADLINE = 1.5  # seconds, of these tests
+
+
+@pytest.fixture(autouse=True)
+def here(settings, monkeypatch):
+    settings.JOBSITE = {**settings.JOBSITE, "WEBHOOK_NETWORKS": outbound.LOOPBACK}
+    monkeypatch.setattr(webhook_sender, "DEADLINE", DEADLINE)
+
+
+def drip(request):
+    """A byte now and then: no single read ever times out."""
+    request.send_response(200)
+    request.end_headers()
+    while True:
+        request.wfile.write(b".")
+        time.sleep(0.1)
+
+
+def flood(request):
+    request.send_response(200)
+    request.end_headers()
+    while True:
+        request.wfile.write(b"x" * 65_536)
+
+
+def headers_without_end(request):
+    request.send_response(200)
+    for number in range(200_000):
+        request.send_header(f"X-{number}", "y" * 50)
+    request.end_headers()
+
+
+def slow_headers(request):
+    request.wfile.write(b"HTTP/1.1 200 OK\r\nX-A: ")
+    while True:
+        request.wfile.write(b"x")
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize(
+    ("says", "state"),
+    [(drip, "owed"), (flood, "delivered"), (headers_without_end, "owed"), (slow_headers, "owed"), (None, "owed")],
+)
+def test_it_costs_a_deadline_and_16_kb(ann, says, state):
+    with receiver() as evil:
+        evil.says = says or evil.hang
+        _probe(ann, evil.url, within=DEADLINE + 3)
+        delivery = Delivery.objects.get()
+        assert delivery.state == state and len(evil.got) == 1
+        assert len(delivery.log[0]["excerpt"]) <= webhook_sender.EXCERPT
+        assert delivery.log[0]["seconds"] <= DEADLINE + 1
+
+
+def _probe(owner, url: str, *, within: float) -> None:
+    endpoint, _ = webhooks.create(owner.pk, url=url)
+    webhooks.send_test(endpoint)
+    began = time.monotonic()
+    webhook_sender.deliver()
+    assert time.monotonic() - began < within
+
+
+def test_a_gzip_bomb_stays_packed(ann):
+    """Seen to be read as 50 MB when the body was taken decoded."""
+    bomb = gzip.compress(b"\0" * 50_000_000)
+    with receiver() as evil:
+        evil.says = status(500, bomb, Content_Encoding="gzip")
+        _probe(ann, evil.url, within=DEADLINE + 3)
+        assert evil.got[0][0]["Accept-Encoding"] == "identity"
+    assert Delivery.objects.get().log[0]["excerpt"] == webhook_sender._excerpt(bomb) != ""  # unpacked it is all blanks
+
+
+def test_a_cookie_does_not_come_back(ann):
+    with receiver() as evil:
+        evil.says = status(500, Set_Cookie="track=1")
+        _probe(ann, evil.url, within=10)
+        Delivery.objects.update(next_at="2026-01-01T00:00Z")
+        webhook_sender.deliver()
+        assert len(evil.got) == 2 and "Cookie" not in evil.got[1][0]
+
+
+def test_what_an_answer_says_is_one_printable_line(ann):
+    with receiver() as evil:
+        evil.says = status(500, "a\r\nERROR jobs forged\x1b[31m \u202egnp.exe <script>\0".encode())
+        _probe(ann, evil.url, within=10)
+    assert Delivery.objects.get().log[0]["excerpt"] == "a ERROR jobs forged [31m gnp.exe <script>"
+
+
+def test_twenty_that_hang_hold_nobody_elses_message(ann, bob, user):
+    """The hanging ones are made first; the one that works gets its message while they still hang."""
+    with receiver() as evil, receiver() as good:
+        evil.says = evil.hang
+        for number in range(5):
+            owner = user(f"evil{number}")
+            for _ in range(4):
+                endpoint, _ = webhooks.create(owner.pk, url=evil.url)
+                webhooks.send_test(endpoint)
+        webhooks.send_test(webhooks.create(bob.pk, url=good.url)[0])
+        came = []
+        good.says = lambda request: (came.append(time.monotonic()), status(204)(request))
+        began = time.monotonic()
+        webhook_sender.deliver()
+        assert came[0] - began < DEADLINE < time.monotonic() - began
+        assert evil.got and Endpoint.objects.filter(failures=1).count() == 20
+
+
+def test_names_that_hang_hold_nobody_elses_message(ann, bob, monkeypatch):
+    held, real = threading.Event(), outbound.resolve
+
+    def resolve(address, **options):
+        if address.host == "slow.example.com":
+            held.wait(20)
+        return real(address, **options)
+
+    monkeypatch.setattr(outbound, "resolve", resolve)
+    try:
+        with receiver() as good:
+            for _ in range(8):
+                endpoint, _ = webhooks.create(ann.pk, url="https://slow.example.com/")
+                webhooks.send_test(endpoint)
+            webhooks.send_test(webhooks.create(bob.pk, url=good.url)[0])
+            began = time.monotonic()
+            webhook_sender.deliver()
+            assert len(good.got) == 1 and time.monotonic() - began < DEADLINE + 3
+            assert Delivery.objects.filter(delivered_at=None).count() == 8
+    finally:
+        held.set()
