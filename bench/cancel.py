@@ -9,7 +9,7 @@ from django.conf import settings
 
 from bench import Options, Row, percentile
 from bench.stage import Stage, wait
-from jobs import lifecycle, slots
+from jobs import lifecycle, procfs
 
 LONG = {"prompt": "Cancelled", "seconds": 60.0, "fps": 24, "width": 1280, "height": 720, "seed": 0}
 
@@ -30,11 +30,11 @@ def cancel_one(stage: Stage, after: float) -> float:
     job, _ = lifecycle.submit(stage.owner.pk, "RENDER", LONG)
     wait(lambda: ffmpeg_of(job.pk), stage, "worker")
     pid = ffmpeg_of(job.pk)
-    started = slots.process_started(pid)
+    started = procfs.started(pid)
     time.sleep(after)
     began = time.perf_counter()
     lifecycle.cancel(job.pk, by="bench")
-    while slots.process_started(pid) == started:
+    while procfs.started(pid) == started:
         time.sleep(0.002)
     return time.perf_counter() - began
 

@@ -5,12 +5,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import psycopg
 from django.conf import settings
 from django.contrib.auth import get_user_model
 
+from jobs import procfs
 from jobs.models import Slot
 from jobsite import supervisor
 from tokens import ledger
@@ -93,7 +93,7 @@ class Stage:
 
     def cpu(self, *names: str) -> dict[str, float]:
         """CPU seconds that each process and all its children have used so far; PostgreSQL's beside them."""
-        parents = _parents()
+        parents = {pid: procfs.parent(pid) for pid in procfs.pids()}
         trees = {name: self._children[name].pid for name in names} | {"postgres": self._postgres}
         return {name: _tree(pid, parents) for name, pid in trees.items()}
 
@@ -137,24 +137,7 @@ def wait(condition: Callable[[], object], stage: Stage, name: str, seconds: floa
         time.sleep(0.02)
 
 
-def _stat(entry: Path) -> list[str]:
-    return (entry / "stat").read_text().rpartition(")")[2].split()
-
-
-def _parents() -> dict[int, int]:
-    found = {}
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            found[int(entry.name)] = int(_stat(entry)[1])
-        except OSError:
-            continue
-    return found
-
-
-def _tree(pid: int, parents: dict[int, int]) -> float:
+def _tree(pid: int, parents: dict[int, int | None]) -> float:
     """CPU seconds of a process, the children it has reaped, and those that live."""
-    try:
-        used = sum(map(int, _stat(Path(f"/proc/{pid}"))[11:15])) * TICK
-    except OSError:
-        return 0.0
+    used = sum(map(int, procfs.stat(pid)[11:15])) * TICK
     return used + sum(_tree(child, parents) for child, parent in parents.items() if parent == pid)

@@ -17,7 +17,7 @@ from structlog.contextvars import bound_contextvars
 from jobsite import tracing
 from jobsite.logs import redact
 
-from . import artifacts, dispatch, kinds, lifecycle, slots
+from . import artifacts, dispatch, kinds, lifecycle, procfs, slots
 from .attempt import Attempt
 from .engines import own_user
 from .errors import ErrorCode, JobError, LeaseLost
@@ -232,7 +232,7 @@ def _until_answered(attempt: Attempt, settle: Callable[[], object], done: set[St
 
 def work_folder(lease: lifecycle.Lease) -> Path:
     """A private folder of this attempt. Its name says which process it belongs to."""
-    started = slots.process_started(os.getpid()) or 0
+    started = procfs.started(os.getpid()) or 0
     owner = f"{socket.gethostname()}.{os.getpid()}.{started}"
     return settings.WORK_ROOT / f"{owner}.{lease.job_id}.{lease.attempt}"
 
@@ -243,7 +243,7 @@ def sweep_work_folders() -> int:
     gone = 0
     for folder in settings.WORK_ROOT.glob(f"{socket.gethostname()}.*"):
         pid, started = folder.name.removeprefix(f"{socket.gethostname()}.").split(".")[:2]
-        if slots.process_started(int(pid)) != int(started):
+        if procfs.started(int(pid)) != int(started):
             shutil.rmtree(folder, ignore_errors=True)
             gone += 1
     return gone

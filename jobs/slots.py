@@ -12,6 +12,7 @@ from django.conf import settings
 from django.db.models import QuerySet
 from django.db.models.functions import Now
 
+from . import procfs
 from .models import Slot
 
 PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
@@ -25,30 +26,13 @@ def boot_id() -> str:
         return "unknown"
 
 
-def process_started(pid: int) -> int | None:
-    """A process's start in clock ticks after boot (/proc/<pid>/stat, field 22); None if there is none or a zombie."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return None if fields[0] in ("Z", "X") else int(fields[19])
-
-
 def children() -> set[int]:
-    """The pids of this process's living children."""
+    """The pids of this process's children, those too that have ended and wait to be reaped."""
     try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:  # none at all: the usual answer, without a walk over /proc
         return set()
-    mine, found = os.getpid(), set()
-    for entry in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = entry.read_text().rpartition(")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if int(fields[1]) == mine:
-            found.add(int(entry.parent.name))
-    return found
+    return {pid for pid in procfs.pids() if procfs.parent(pid) == os.getpid()}
 
 
 def adopt_orphans() -> None:
@@ -73,7 +57,7 @@ def register(queues: list[str]) -> Slot:
         host=socket.gethostname(),
         boot_id=boot_id(),
         pid=pid,
-        process_started=process_started(pid) or 0,
+        process_started=procfs.started(pid) or 0,
         defaults={"queues": queues, "seen_at": Now(), "parent_pid": os.getppid()},
     )[0]
 
@@ -100,4 +84,4 @@ def serving(queue: str) -> int:
 
 def gone(slot: Slot) -> bool:
     """Whether a slot of this host has no process any more."""
-    return process_started(slot.pid) != slot.process_started
+    return procfs.started(slot.pid) != slot.process_started

@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 from django.conf import settings
 
-from jobs.slots import process_started
+from jobs import procfs
 
 from .settings import runtime_folder
 from .supervisor import tether
@@ -38,7 +38,7 @@ class Child:
     started: int  # clock ticks after boot
 
     def lives(self) -> bool:
-        return process_started(self.pid) == self.started
+        return procfs.started(self.pid) == self.started
 
 
 class Platform:
@@ -103,7 +103,7 @@ class Platform:
     def ffmpeg_of(self, job_id: str) -> Child | None:
         """The living FFmpeg of a job: its work folder is named after the job."""
         for pid, folder, words in self._processes():
-            if "ffmpeg" in words and job_id in folder and (started := process_started(pid)) is not None:
+            if "ffmpeg" in words and job_id in folder and (started := procfs.started(pid)) is not None:
                 return Child(pid, started)
         return None
 
@@ -113,7 +113,7 @@ class Platform:
 
     def _processes(self) -> Iterator[tuple[int, str, str]]:
         """(pid, working folder, command line) of all processes of this platform. Linux has them in /proc."""
-        for entry in Path("/proc").glob("[0-9]*"):
+        for entry in (Path(f"/proc/{pid}") for pid in procfs.pids()):
             with suppress(OSError):
                 folder, words = os.readlink(entry / "cwd"), (entry / "cmdline").read_text(errors="replace")
                 inside = f"{folder}/".startswith(f"{self.home}/")

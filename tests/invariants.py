@@ -7,7 +7,7 @@ from django.conf import settings
 from django.core.files.storage import default_storage
 from django.db.models import Sum
 
-from jobs import blobs, slots
+from jobs import blobs, procfs
 from jobs.errors import ErrorCode
 from jobs.models import FINAL, Artifact, Job, Status
 from tokens import ledger
@@ -104,4 +104,4 @@ def strays() -> None:
     assert not [key for key in stored - named if not key.startswith(tuple(running))], stored - named
     for folder in settings.WORK_ROOT.glob("*"):
         pid, started = (int(part) for part in folder.name.split(".")[-4:-2])
-        assert slots.process_started(pid) == started, f"work folder of a dead process: {folder.name}"
+        assert procfs.started(pid) == started, f"work folder of a dead process: {folder.name}"

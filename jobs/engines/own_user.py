@@ -16,6 +16,8 @@ import threading
 import time
 from pathlib import Path
 
+from .. import procfs
+
 BASE = 1_900_000_000  # above what people, containers (systemd: to 1,879,048,191) and directories hand out
 MOST = 4_194_304  # a thread's id on Linux is at most this (PID_MAX_LIMIT)
 NOBODY = 65534  # in a container that maps only 65,536 users; shared, so nothing is told from it
@@ -90,7 +92,7 @@ def kill(uid: int) -> bool:
     argv = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "sh", "-c", "kill -KILL -1"]
     subprocess.run(argv, check=False, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     began = time.monotonic()
-    while any(owner == uid and _lives(pid) for owner, pid in _processes()):
+    while any(procfs.owner(pid) == uid and procfs.started(pid) for pid in procfs.pids()):
         if time.monotonic() - began > KILL_SECONDS:
             return False
         time.sleep(0.001)
@@ -101,27 +103,8 @@ def sweep() -> int:
     """Kill what children of killed processes left on this host. Returns of how many users."""
     if os.geteuid() != 0:
         return 0
-    left = {uid for uid, _pid in _processes() if is_own(uid) and not os.path.exists(f"/proc/{uid - BASE}")}
+    owners = {uid for uid in map(procfs.owner, procfs.pids()) if uid is not None and is_own(uid)}
+    left = {uid for uid in owners if not os.path.exists(f"/proc/{uid - BASE}")}
     for uid in left:
         kill(uid)
     return len(left)
-
-
-def _processes() -> list[tuple[int, int]]:
-    """(user id, pid) of every process. The folder in /proc is its user's, whatever it does to hide."""
-    found = []
-    for entry in os.scandir("/proc"):
-        if entry.name.isdigit():
-            try:
-                found.append((entry.stat().st_uid, int(entry.name)))
-            except FileNotFoundError:
-                continue
-    return found
-
-
-def _lives(pid: int) -> bool:
-    """Whether a process runs: one that has ended and only waits to be reaped does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
-    except (FileNotFoundError, ProcessLookupError):
-        return False

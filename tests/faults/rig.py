@@ -17,7 +17,7 @@ from urllib.parse import quote
 from django.conf import settings
 from django.db import connection, transaction
 
-from jobs import dispatch, lifecycle, slots
+from jobs import dispatch, lifecycle, procfs
 from jobs.engines import ffmpeg
 from jobs.models import FINAL, Job, Slot
 from jobsite import broker
@@ -303,7 +303,7 @@ def ffmpegs() -> list[int]:
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             ours = b"ffmpeg" in (entry / "cmdline").read_bytes() and str(settings.HOME) in os.readlink(entry / "cwd")
-            if ours and slots.process_started(int(entry.name)) is not None:
+            if ours and procfs.started(int(entry.name)) is not None:
                 found.append(int(entry.name))
         except OSError:
             continue
@@ -312,19 +312,11 @@ def ffmpegs() -> list[int]:
 
 def is_stopped(pid: int) -> bool:
     """Whether SIGSTOP holds a process."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+    return procfs.stat(pid)[:1] == ["T"]
 
 
 def children_of(pid: int) -> list[int]:
-    found = []
-    for entry in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = entry.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(fields[1]) == pid and fields[0] != "Z":
-            found.append(int(entry.parent.name))
-    return found
+    return [child for child in procfs.pids() if procfs.parent(child) == pid and procfs.started(child)]
 
 
 def _command(pid: int) -> bytes:

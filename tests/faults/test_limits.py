@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from jobs import slots
+from jobs import procfs
 from jobs.models import Status
 from tests.faults.rig import balance, children_of, cook, descendants, ffmpegs, final, fresh, is_running, render, until
 
@@ -37,4 +37,4 @@ def test_a_leaked_child_ends_with_its_run(platform, ann):
     assert all(b"sleep" in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in leaked)
     assert final(job)[0].status == Status.SUCCEEDED
     until(lambda: descendants(worker.pid) == {child}, seconds=10)
-    assert not any(slots.process_started(pid) for pid in leaked)
+    assert not any(procfs.started(pid) for pid in leaked)

@@ -3,7 +3,7 @@
 import os
 import signal
 
-from jobs import dispatch, lifecycle, slots
+from jobs import dispatch, lifecycle, procfs
 from jobs.models import Status
 from tests.faults.rig import balance, cook, descendants, ffmpegs, final, fresh, is_running, render, until
 
@@ -48,7 +48,7 @@ def test_told_twice_while_it_claims_and_as_a_group_while_it_runs_what_ignores_it
     twice.terminate()
     twice.terminate()
     assert [ended(group), ended(twice)] == [0, 0]
-    until(lambda: not any(map(slots.process_started, family)), seconds=10)
+    until(lambda: not any(map(procfs.started, family)), seconds=10)
     for job in map(fresh, (stubborn, claiming)):
         assert (job.status, job.failures, job.error_code) == (Status.RETRY, 0, "worker_shutdown")
         lifecycle.cancel(job.pk, by="test")

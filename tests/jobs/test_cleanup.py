@@ -7,7 +7,7 @@ import pytest
 from django.db import connection
 from django.db.models.functions import Now
 
-from jobs import cleanup, slots
+from jobs import cleanup, procfs, slots
 from jobs.errors import Refused
 from jobs.models import CleanupRun, Job, Slot, Status
 from tests import invariants
@@ -52,7 +52,7 @@ def test_the_monitor_ends_at_once_what_has_no_process(running):
     """The cleanup would wait for its timeout; the monitor of the same host sees that the process is gone."""
     process = subprocess.Popen(["sleep", "60"])
     slot = Slot.objects.create(
-        **slots.here(), pid=process.pid, process_started=slots.process_started(process.pid), queues=["cpu"]
+        **slots.here(), pid=process.pid, process_started=procfs.started(process.pid), queues=["cpu"]
     )
     lease = running()
     Job.objects.update(slot=slot)

@@ -9,7 +9,7 @@ from django.conf import settings
 from django.db import OperationalError
 from django.db.models.functions import Now
 
-from jobs import artifacts, kinds, lifecycle, runner, slots
+from jobs import artifacts, kinds, lifecycle, procfs, runner, slots
 from jobs.attempt import STAGES_MOST
 from jobs.engines import process
 from jobs.errors import ErrorCode, JobError
@@ -267,7 +267,7 @@ def test_a_leaked_child_does_not_outlive_its_run(submit, monkeypatch):
     monkeypatch.setattr(os, "posix_spawnp", lambda *args: (born.append(plain(*args)), born[-1])[1])
     submit(leak_child=True)
     run_one()
-    assert born and all(runner.slots.process_started(pid) is None for pid in born)
+    assert born and all(procfs.started(pid) is None for pid in born)
 
 
 def test_a_child_that_another_thread_reaps_does_not_end_the_runs_end(monkeypatch):

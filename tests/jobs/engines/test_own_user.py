@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from jobs import procfs
 from jobs.engines import own_user, process
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a user away; the log and /health say so")
@@ -103,4 +104,4 @@ def test_what_forks_on_and_on_is_caught(tmp_path):
     script = f'code=\'{relay}\'; (setsid sh -c "$code" sh "$code" 1000 &); until [ -e began ]; do sleep 0.01; done'
     assert process.run(["sh", "-c", script], cwd=tmp_path, limits=process.Limits()).returncode == 0
     uid = own_user.of_this_thread()
-    assert not any(owner == uid and own_user._lives(pid) for _ in range(50) for owner, pid in own_user._processes())
+    assert not any(procfs.owner(pid) == uid and procfs.started(pid) for _ in range(50) for pid in procfs.pids())
