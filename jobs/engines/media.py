@@ -240,6 +240,8 @@ def inspect(path: str, content_type: str) -> Probe:
             times, broken = _packets(container)
             turned = _rotation(container) if container.streams.video and not still else 0
             streams = tuple(_stream(stream, times[stream.index], turned) for stream in container.streams)
+            if still and sum(stream.frames for stream in streams) > 1:
+                raise Unfit(pictures.SEVERAL)
             ends = [stream.end for stream in streams if stream.frames]
             for found, stream in zip(streams, container.streams, strict=True):
                 if found.kind == "video" and not still:

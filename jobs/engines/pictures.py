@@ -11,6 +11,7 @@ from pathlib import Path
 LOADERS = {"image/jpeg": "jpegload", "image/png": "pngload", "image/webp": "webpload", "image/tiff": "tiffload"}
 MAX_PIXELS = 8192 * 8192  # of one picture
 MAX_CHUNKS = 10_000  # of a PNG, before its first pixels
+SEVERAL = "is animated or has several pages; only single pictures are taken"
 
 
 class Unfit(Exception):
@@ -42,7 +43,7 @@ def opened(path: str, content_type: str, *, whole: bool = False):
     if image.width * image.height > MAX_PIXELS:
         raise Unfit(f"has {image.width}x{image.height} pixels; more than {MAX_PIXELS} pixels are not allowed")
     if (image.get_typeof("n-pages") and image.get("n-pages") > 1) or (loader_is_png(content_type) and is_apng(path)):
-        raise Unfit("is animated or has several pages; only single pictures are taken")
+        raise Unfit(SEVERAL)
     return image
 
 

@@ -98,10 +98,15 @@ def test_says_what_is_in_it(material):
         assert found[name].video.duration == pytest.approx(2.0 if name == "variable.mp4" else 1.0, abs=0.11), name
 
 
-@pytest.mark.parametrize("name", ["still.png", "still.jpg", "still.webp", "still.tif", "moving.gif"])
+@pytest.mark.parametrize("name", ["still.png", "still.jpg", "still.webp", "still.tif", "still.gif"])
 def test_pictures(material, name):
     video = media.probe(material(name)).video
-    assert (video.width, video.height) == ((64, 64) if name == "moving.gif" else (300, 200))
+    assert (video.width, video.height, video.frames) == (300, 200, 1)
+
+
+def test_a_moving_gif_is_no_picture(material):
+    with pytest.raises(JobError, match="is animated or has several pages"):
+        media.probe(material("moving.gif"))
 
 
 @pytest.mark.parametrize("name", ["front.mp4", "h264.mkv", "h264.ts", "fragments.mp4"])

@@ -62,6 +62,7 @@ RECIPES = {
     "still.jpg": [*picture("300x200"), "-frames:v", "1"],
     "still.webp": [*picture("300x200"), "-frames:v", "1"],
     "still.tif": [*picture("300x200"), "-frames:v", "1"],
+    "still.gif": [*picture("300x200"), "-frames:v", "1"],
     "moving.gif": [*picture("64x64", 10)],
     "huge.png": ["-f", "lavfi", "-i", "color=s=15000x15000:d=1", "-pix_fmt", "monob", "-frames:v", "1"],
     "many-streams.mp4": [*tone(0.1), *["-map", "0:a"] * 20, *AAC],
