@@ -111,6 +111,7 @@ def _about_job(event: JobEvent) -> Letter | None:
         "failed": about == About.FAILED,
         "took": span((event.at - event.began_at).total_seconds()),
         "error": code.row if code else None,
+        "reason": event.message if code == ErrorCode.manual_intervention else "",  # others may name the user's files
         "money": _money(f"job:{job.pk}:{event.round}"),
         "link": settings.SITE_URL + reverse("web:job", args=[job.pk]),
     }

@@ -73,6 +73,14 @@ def test_a_job_that_finished_and_one_that_failed_are_told_with_what_the_ledger_s
     assert mail.owe() == 0  # though the same events are read again
 
 
+def test_a_job_that_the_operator_failed_is_told_with_the_reason(running, ann):  # noqa: F811
+    job = running()
+    JobEvent.objects.filter(job=job.job_id).update(at=Now() - timedelta(minutes=10))
+    lifecycle.fail_by_hand(job.job_id, reason="The disk of gpu-1 broke.", by="user:9")
+    assert mail.owe() == 1
+    assert "The operator ended the job. Their reason: The disk of gpu-1 broke.\n" in texts()[0]
+
+
 @pytest.mark.parametrize(
     ("choices", "told"),
     [
