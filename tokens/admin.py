@@ -6,7 +6,7 @@ from uuid import uuid4
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.auth import get_user_model
-from django.core.paginator import Paginator
+from django.core.paginator import Page, Paginator
 from django.db import transaction
 from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import reverse
@@ -45,12 +45,26 @@ class GrantToUserForm(GrantForm):
         return name
 
 
+class Uncounted(InfinitePaginator):
+    """Pages of a list that nobody counts: one row more than a page holds is read, and says whether another follows."""
+
+    template_name = "admin/tokens/pages.html"
+    follows = False
+
+    def page(self, number: int | str) -> Page:
+        number = self.validate_number(number)
+        start = (number - 1) * self.per_page
+        rows = list(self.object_list[start : start + self.per_page + 1])
+        self.follows = len(rows) > self.per_page
+        return self._get_page(rows[: self.per_page], number, self)
+
+
 class ReadOnly(ModelAdmin):
     """Rows are only read here, and their lists, which grow for ever, are not counted."""
 
     has_add_permission = has_change_permission = has_delete_permission = lambda self, request, obj=None: False
     show_full_result_count = False
-    paginator = InfinitePaginator
+    paginator = Uncounted
 
     def get_paginator(self, request, queryset, per_page, orphans=0, allow_empty_first_page=True):
         """The history of one row is short, and its page says how many lines it has."""

@@ -61,6 +61,16 @@ def test_every_page_opens_and_shows_users_words_as_text(client, op, full):
         assert PAYLOAD not in answer.content.decode() and "<img src=x" not in answer.content.decode(), page
 
 
+@pytest.mark.parametrize(("rows", "links"), [(25, [set(), {"Previous"}]), (26, [{"Next"}, {"Previous"}])])
+def test_a_list_leads_to_the_next_page_where_there_is_one(client, op, submit, rows, links):
+    client.force_login(op)
+    for _ in range(rows):
+        submit()
+    for number, expected in enumerate(links, 1):
+        shown = client.get(reverse("admin:jobs_job_changelist"), {"p": number}).content.decode()
+        assert {name for name in ("Previous", "Next") if f">{name}</a>" in shown} == expected
+
+
 @pytest.mark.django_db(transaction=True)
 def test_a_list_that_the_database_does_not_give_is_a_page_that_says_so(op):
     """PostgreSQL ends a statement after 30 seconds (here sooner); either database may be away."""
