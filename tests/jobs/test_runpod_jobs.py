@@ -17,7 +17,7 @@ from jobs.heartbeat import heart
 from jobs.intake import checked_params
 from jobs.models import Artifact, Breaker, Job, JobEvent, RemoteCall, Status, Upload
 from tests import invariants, media_files
-from tests.jobs.engines.runpod_rig import DRAW, drawn_before, small_video
+from tests.jobs.engines.runpod_rig import DRAW, drawn_before, no_drawing, small_video
 from tests.waiting import until
 from tokens.models import Account
 
@@ -40,7 +40,7 @@ def _configured(monkeypatch, fake):
 
 @pytest.fixture
 def fake(monkeypatch):
-    monkeypatch.setattr(remote_worker, "work", drawn_before)
+    no_drawing(monkeypatch)
     with FakeRunpod(key=KEY, cold=1.0) as running:
         yield running
 

@@ -23,6 +23,13 @@ def small_video() -> bytes:
         return DRAW(ASKED, Path(folder)).read_bytes()
 
 
+def no_drawing(monkeypatch) -> None:
+    """The fake's workers answer every request with the same small video. It is drawn here and now: the end of a run
+    kills all children that its process has got meanwhile, a drawing FFmpeg, too."""
+    small_video()
+    monkeypatch.setattr(remote_worker, "work", drawn_before)
+
+
 def drawn_before(given, workdir, *, report, stop):
     """In place of `remote_worker.work`: the same small video for every request, drawn once a process."""
     report(0.5)

@@ -13,7 +13,7 @@ from jobs.engines.fake_runpod import FakeRunpod
 from jobs.engines.fake_runpod_jobs import FAULTS
 from jobs.errors import ErrorCode, JobError
 from jobs.kinds.base import Abort
-from tests.jobs.engines.runpod_rig import DRAW, KEY, RemoteRig, drawn_before, options
+from tests.jobs.engines.runpod_rig import DRAW, KEY, RemoteRig, no_drawing, options
 from tests.waiting import until
 
 SUBMIT, EXECUTION = ErrorCode.runpod_submit_error, ErrorCode.runpod_execution_error
@@ -22,7 +22,7 @@ SUBMIT, EXECUTION = ErrorCode.runpod_submit_error, ErrorCode.runpod_execution_er
 @pytest.fixture
 def fake(monkeypatch):
     """The fake; its workers draw the same small video always, but for the tests that take `drawing`."""
-    monkeypatch.setattr(remote_worker, "work", drawn_before)
+    no_drawing(monkeypatch)
     with FakeRunpod(key=KEY, cold=0.4, slow=1.0) as running:
         yield running
 
