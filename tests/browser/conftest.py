@@ -19,13 +19,14 @@ def chromium():
     """The browser, one for a module: while it is there, Playwright keeps an event loop in this thread, beside which the
     ORM is used all the same and no other loop can run. Where there is none, what needs it is skipped, and `make test`
     says so."""
-    if CHROMIUM is None:
-        pytest.skip("No Chromium is installed; on Debian and Ubuntu: apt install chromium.")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright, pytest.MonkeyPatch.context() as patch:
+        program = CHROMIUM or playwright.chromium.executable_path
+        if not os.path.exists(program):
+            pytest.skip("No Chromium is installed: apt install chromium, or .venv/bin/playwright install chromium.")
         patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
         yield browser
         browser.close()
 

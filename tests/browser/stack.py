@@ -18,11 +18,12 @@ from pathlib import Path
 
 import pytest
 from django.conf import settings
-from playwright.sync_api import BrowserContext, Page
+from playwright.sync_api import BrowserContext, Page, expect
 
 from tests.waiting import until
 
 SECONDS = 20  # that a page may take to become what a test waits for: the machine is shared
+expect.set_options(timeout=SECONDS * 1000)
 
 
 class Stack:

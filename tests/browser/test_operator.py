@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 from django.contrib.auth.models import Group
 from django.utils import timezone
+from playwright.sync_api import expect
 
 from jobs import lifecycle, stats
 from jobs.admin.dashboard import figures
@@ -84,7 +85,7 @@ def test_a_stuck_job_is_cleaned_up_from_the_first_screen(browse, busy, operator,
     before = Account.objects.get(pk=ann.pk).balance
     page.get_by_role("button", name="Clean up: show what would be done").click()
     page.wait_for_url("**/cleanuprun/**")
-    assert "10 tokens refunded" in page.inner_text("#content")
+    expect(page.locator("#content")).to_contain_text("10 tokens refunded")
     picture(page, "operator-dry-run")
     page.get_by_text("Clean up now").first.click()
     page.get_by_role("button", name="Clean up", exact=True).click()
@@ -100,9 +101,9 @@ def test_failures_are_retried_as_a_group_with_the_price_said_first(browse, busy,
     page = browse(operator)
     page.goto("/admin/")
     row = page.get_by_role("row", name="bad_input")
-    assert row.get_by_role("cell").nth(2).inner_text() == "2"
+    expect(row.get_by_role("cell").nth(2)).to_have_text("2")
     row.get_by_role("link", name="Retry…").click()
-    assert "Retry 2 of 2 matching jobs in this go: 20 tokens charged." in page.inner_text("#content")
+    expect(page.locator("#content")).to_contain_text("Retry 2 of 2 matching jobs in this go: 20 tokens charged.")
     well(page, within="#content")
     before = Account.objects.get(pk=ann.pk).balance
     page.get_by_role("button", name="Retry 2 jobs").click()

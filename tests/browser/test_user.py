@@ -8,10 +8,9 @@ import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
 from tests import media_files
-from tests.browser.stack import SECONDS, complaints
+from tests.browser.stack import complaints
 
 pytestmark = pytest.mark.timeout(400)  # the first one boots the platform
-expect.set_options(timeout=SECONDS * 1000)
 
 
 @pytest.fixture
@@ -90,8 +89,8 @@ def test_a_bar_moves_by_events_and_a_cancel_gives_the_tokens_back(ann):
     moves(ann)
     moves(ann)
     assert polls
-    assert ann.evaluate("stream.readyState") == 1
-    assert re.fullmatch(r"/my/progress/\d+\.svg", ann.get_attribute("#icon", "href"))
+    ann.wait_for_function("stream.readyState === 1")
+    expect(ann.locator("#icon")).to_have_attribute("href", re.compile(r"^/my/progress/\d+\.svg$"))
     expect(ann.locator("#cancel")).to_have_text("Cancel (8 tokens back)")
     ann.click("#cancel")
     expect(ann.locator(".messages")).to_have_text("Cancelled: 8 tokens back.")
@@ -111,7 +110,7 @@ def test_without_the_stream_polling_is_as_good_and_the_end_comes_by_itself(ann):
     expect(ann.locator(".tag")).to_have_text("succeeded")
     expect(ann).to_have_title("Succeeded · KITCHEN · Jobsite")
     expect(ann.locator("pre")).to_contain_text("attempt 1")
-    assert ann.get_attribute("#icon", "href") == ann.get_attribute("#icon", "data-plain")
+    expect(ann.locator("#icon")).to_have_attribute("href", ann.get_attribute("#icon", "data-plain"))
 
 
 def test_the_list_keeps_itself_up_to_date(ann, signed_in):

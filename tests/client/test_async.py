@@ -67,16 +67,15 @@ def test_a_job_from_its_price_to_its_file(client, dish, tmp_path):
 
 
 def test_a_stream_that_breaks_goes_on_after_its_last_event(client, dish, network, tmp_path):
-    """Three times: each time one event comes, and then the line is cut."""
+    """Each time one event comes, and then the line is cut."""
     network.plan.append(Trouble("GET", "/events/", "cut", times=3))
     seen = []
 
     def cook() -> None:
         lease = work.claimed()
-        for number in (1, 2, 3):
-            until(lambda number=number: len(network.asked("GET", "/events/")) == number)
-            lifecycle.beat(lease, progress=number / 4, stage="cooking")
-        until(lambda: len(network.asked("GET", "/events/")) == 4)
+        for progress in (0.25, 0.5, 0.75):
+            lifecycle.beat(lease, progress=progress, stage="cooking")
+            until(lambda progress=progress: any(job.progress == progress for job in seen))
         work.finish(lease, tmp_path, dish_txt=b"soup")
 
     async def program() -> None:
@@ -88,8 +87,8 @@ def test_a_stream_that_breaks_goes_on_after_its_last_event(client, dish, network
         asyncio.run(program())
     assert list(dict.fromkeys(job.progress for job in seen if job.stage == "cooking")) == [0.25, 0.5, 0.75]
     assert seen[-1].status == "SUCCEEDED"
-    after = [int(one.headers.get("Last-Event-ID", 0)) for one in network.asked("GET", "/events/")]
-    assert [number > 0 for number in after] == [False, True, True, True]
+    first, *others = [int(one.headers.get("Last-Event-ID", 0)) for one in network.asked("GET", "/events/")]
+    assert first == 0 and len(others) >= 2 and all(others)
 
 
 def test_many_wait_on_one_client(client, dish, tmp_path):
