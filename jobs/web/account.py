@@ -52,6 +52,7 @@ class SignIn(auth.LoginView):
 
     template_name = "web/auth/sign_in.html"
     redirect_authenticated_user = True
+    next_page = "web:jobs"
     extra_context = {"can_reset": lambda: bool(settings.MAIL), "may_sign_up": sign_up.is_open}
 
 

@@ -5,6 +5,7 @@ import re
 import pytest
 from django.core import mail
 from django.test import Client, override_settings
+from django.urls import reverse
 
 from tests.web.test_pages import text, web
 
@@ -18,6 +19,11 @@ def test_who_signs_in_comes_to_the_page_that_was_asked_for(client, ann):
     answer = client.post(wanted, {"username": "ann", "password": "ann-password", "next": web("tokens")})
     assert answer["Location"] == web("tokens") and client.get(web("tokens")).status_code == 200
     assert client.get(web("sign-in"))["Location"] == web("jobs")
+
+
+def test_who_signs_in_at_the_admins_door_comes_to_the_first_screen(client, op):
+    answer = client.post(reverse("admin:login"), {"username": "op", "password": "op-password"})
+    assert answer["Location"] == reverse("admin:index")
 
 
 @pytest.mark.parametrize(("name", "password"), [("ann", "wrong"), ("nobody", "ann-password"), ("ann", "")])
