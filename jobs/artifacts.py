@@ -185,21 +185,22 @@ def discard(job_id: uuid.UUID, attempt: int | None = None) -> int:
 def orphans() -> list[blobs.Blob]:
     """Stored outputs that nothing needs: no Artifact row, and no RUNNING attempt that may still publish them.
 
-    Files are listed first and the database asked afterwards, so what is published meanwhile is not in the answer.
+    Files are listed first and the database asked afterwards, what runs before what is published: so neither what is
+    published meanwhile is in the answer, nor what is published between the two questions.
     """
     files = blobs.listing("jobs")
     found = []
     for start in range(0, len(files), 500):
         batch = files[start : start + 500]
-        named = set(Artifact.objects.filter(key__in=[blob.key for blob in batch]).values_list("key", flat=True))
-        owners = {blob: tuple(blob.key.split("/")[1:3]) for blob in batch if blob.key not in named}
+        owners = {blob: tuple(blob.key.split("/")[1:3]) for blob in batch}
         running = {
             (str(pk), str(attempt))
             for pk, attempt in Job.objects.filter(
-                pk__in=[owner[0] for owner in owners.values() if is_uuid(owner[0])], status=Status.RUNNING
+                pk__in={owner[0] for owner in owners.values() if is_uuid(owner[0])}, status=Status.RUNNING
             ).values_list("pk", "attempt")
         }
-        found += [blob for blob, owner in owners.items() if owner not in running]
+        named = set(Artifact.objects.filter(key__in=[blob.key for blob in batch]).values_list("key", flat=True))
+        found += [blob for blob, owner in owners.items() if owner not in running and blob.key not in named]
     return found
 
 
@@ -232,7 +233,8 @@ def _remove_empty_folders(prefix: str) -> None:
     if blobs.is_remote():
         return
     folder = Path(default_storage.path(prefix))
-    for path in [*sorted(folder.rglob("*"), reverse=True), folder, folder.parent]:
+    below = [Path(here) for here, _, _ in os.walk(folder, topdown=False)]  # one that goes meanwhile does not end it
+    for path in [*below, folder.parent]:
         if path.is_dir() and path != Path(default_storage.path("jobs")) and path != Path(default_storage.path("")):
             try:
                 path.rmdir()

@@ -125,7 +125,13 @@ def put(path: Path, key: str, *, label: str, check: Callable[[], None] = lambda:
         with open(path, "rb") as local:
             if not is_remote() and default_storage.exists(key):  # an earlier try; a bucket replaces it by itself
                 default_storage.delete(key)
-            default_storage.save(key, FinishedFile(local, name=key))
+            try:
+                default_storage.save(key, FinishedFile(local, name=key))
+            except FileNotFoundError as error:
+                if not path.exists():
+                    raise
+                # The folder it goes to was empty, and whoever throws an older attempt's files away has removed it.
+                raise Passing(error.errno, os.strerror(errno.ENOENT)) from error
 
     call(save, label, check=check, quiet=False)
 

@@ -17,6 +17,7 @@ from .models.artifact import Damage
 log = logging.getLogger(__name__)
 
 CHUNK = 1024 * 1024  # bytes
+SAMPLE_MOST = 5000  # files of one sample, read as a list: SQLite takes no write beside a read that is not at its end
 READ_SECONDS = 8.0  # the upkeep worker has other watchmen to run
 
 
@@ -43,21 +44,20 @@ def check() -> int:
     """Mark and log outputs that are not what their rows say. Returns how many were found to be damaged now.
 
     Of every output the name and the size are looked at; of STORAGE_CHECK_BYTES of them, those that were read longest
-    ago, the content. What is whole again loses its mark.
+    ago, the content, but not of one that is larger: none behind it would be read. What is whole again loses its mark.
     """
     found = {row.pk: (row, damage) for row, damage in astray() if isinstance(row, Artifact)}
     Artifact.objects.filter(damage__in=[Damage.GONE, Damage.SIZE]).exclude(pk__in=found).update(damage=None)
     for row, damage in found.values():
         _mark(row, damage)
-    return len(found) + _read_sample(settings.JOBSITE["STORAGE_CHECK_BYTES"], without=set(found))
+    return len(found) + _read_sample(settings.JOBSITE["STORAGE_CHECK_BYTES"])
 
 
-def _read_sample(most: int, *, without: set[int]) -> int:
+def _read_sample(most: int) -> int:
     until = time.monotonic() + READ_SECONDS
     damaged = 0
-    for row in Artifact.objects.order_by(F("checked_at").asc(nulls_first=True), "pk").iterator(chunk_size=100):
-        if row.pk in without:
-            continue
+    fitting = Artifact.objects.filter(bytes__lte=most).exclude(damage__in=[Damage.GONE, Damage.SIZE])
+    for row in list(fitting.order_by(F("checked_at").asc(nulls_first=True), "pk")[:SAMPLE_MOST]):
         if row.bytes > most or time.monotonic() > until:
             break
         most -= row.bytes

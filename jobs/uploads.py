@@ -208,7 +208,10 @@ def orphans() -> list[blobs.Blob]:
 def _sweep_temporary() -> int:
     gone = 0
     for path in Path(settings.FILE_UPLOAD_TEMP_DIR).iterdir():
-        if time.time() - path.stat(follow_symlinks=False).st_mtime > 86_400:
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)  # media.shown makes folders
-            gone += 1
+        try:
+            if time.time() - path.stat(follow_symlinks=False).st_mtime > 86_400:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()  # media.shown makes folders
+                gone += 1
+        except FileNotFoundError:  # its upload ended meanwhile
+            continue
     return gone

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 from django.conf import settings as configured
-from django.core.files.storage import default_storage
+from django.core.files.storage import default_storage, filesystem
 from django.db import OperationalError, connection
 from django.db.models.functions import Now
 
@@ -78,6 +78,21 @@ def test_what_may_pass_is_tried_again_and_told(submit, failing_save, caplog, num
     assert (job.status, job.failures, len(tried)) == (Status.SUCCEEDED, 0, 3)
     label = f"Save file dish.txt for job {job.pk}"
     assert [line for line in caplog.messages if label in line] == [f"{label}: Attempt {n}/3" for n in (1, 2, 3)]
+
+
+def test_an_empty_folder_that_is_removed_under_it_is_made_again(submit, monkeypatch):
+    """What an earlier attempt stored is thrown away just then, and their folders with it."""
+    plain, moved = filesystem.file_move_safe, []
+
+    def move(source, target, **options):
+        if not moved:
+            os.removedirs(os.path.dirname(target))
+        moved.append(target)
+        return plain(source, target, **options)
+
+    monkeypatch.setattr(filesystem, "file_move_safe", move)
+    job = work(submit)
+    assert (job.status, job.failures, len(moved)) == (Status.SUCCEEDED, 0, 2)
 
 
 def test_what_does_not_pass_fails_the_attempt(submit, failing_save):

@@ -2,18 +2,20 @@
 
 import logging
 import os
+from concurrent.futures import Future
 from datetime import timedelta
 from pathlib import Path
+from threading import Thread
 from uuid import UUID
 
 import pytest
 from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
 from django.core.management import CommandError, call_command
-from django.db import OperationalError
+from django.db import OperationalError, connection
 from django.db.models.functions import Now
 
-from jobs import integrity, lifecycle, retention, tasks, webhooks
+from jobs import artifacts, integrity, lifecycle, retention, tasks, webhooks
 from jobs.errors import ErrorCode, Refused
 from jobs.models import Artifact, Delivery, Job, JobInput, Letter, Status, Throttle, Tick, Upload
 
@@ -129,6 +131,52 @@ def test_orphans_in_both_directions(run, ended, submit, ann):
     assert Artifact.objects.count() == 2
 
 
+def test_what_is_published_while_orphans_are_looked_for_is_none(running, tmp_path, monkeypatch):
+    """Its job is over between the two questions: the one what runs, the other what has a row."""
+    lease = running()
+    made = tmp_path / "made"
+    made.write_bytes(b"paid for")
+    sealed: Future = Future()
+    sealed.set_result(artifacts.seal(made))
+    stored_rows = artifacts.store(
+        lease.job_id, lease.attempt, [artifacts.Output(made, "dish.txt", "text/plain", sealed)]
+    )
+    asked = []
+
+    def publish(execute, sql, params, many, context):
+        answer = execute(sql, params, many, context)
+        if sql.startswith("SELECT") and not asked:
+            asked.append(sql)
+            lifecycle.succeed(lease, stored_rows)
+        return answer
+
+    with connection.execute_wrapper(publish):
+        assert artifacts.sweep() == 0
+    assert asked and stored() == {Artifact.objects.get().key}
+
+
+def test_a_folder_that_goes_meanwhile_does_not_end_the_sweep(monkeypatch):
+    """Its job was deleted at the same time."""
+    for job in ("1", "2"):
+        default_storage.save(f"jobs/nobody-{job}/1/film.mp4", ContentFile(b"12345"))
+        Path(default_storage.path(f"jobs/nobody-{job}/1/below")).mkdir()
+    plain = os.scandir
+
+    def scandir(path):
+        found = plain(path)
+        if str(path).endswith("/1/below"):
+            found.close()
+            os.rmdir(path)
+            return plain(path)
+        return found
+
+    orphans = artifacts.orphans()
+    monkeypatch.setattr(artifacts, "orphans", lambda: orphans)
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert artifacts.sweep() == 2
+    assert list(Path(default_storage.path("jobs")).iterdir()) == []
+
+
 # --- retention --------------------------------------------------------------------------------------------------------
 
 
@@ -204,12 +252,41 @@ def test_the_sweep_finds_what_is_not_as_it_was_and_the_download_says_so(succeede
 
 def test_the_sample_rotates_within_its_bytes(succeeded, settings):
     settings.JOBSITE = {**settings.JOBSITE, "STORAGE_CHECK_BYTES": 25}  # two files of ten bytes
+    too_large = succeeded(b"0" * 26).outputs.get()
     jobs = [succeeded() for _ in range(3)]
     integrity.check()
     first = {row.pk for row in Artifact.objects.filter(checked_at__isnull=False)}
     integrity.check()
     assert len(first) == 2
     assert Artifact.objects.filter(checked_at__isnull=False).count() == len(jobs)
+    assert set(Artifact.objects.filter(checked_at=None)) == {too_large}  # and it has kept no other from its turn
+
+
+def test_the_sample_is_read_beside_others_that_write(succeeded, monkeypatch):
+    """SQLite refuses to write at once, whatever its timeout, while an older read is still open."""
+    job = succeeded()
+    first = job.outputs.get()
+    more = [default_storage.save(f"jobs/{job.pk}/1/{number}", ContentFile(b"0123456789")) for number in range(120)]
+    rows = [
+        Artifact(job=job, attempt=1, name=Path(key).name, key=key, bytes=10, sha256=first.sha256, content_type="a/b")
+        for key in more
+    ]
+    Artifact.objects.bulk_create(rows)
+    plain = integrity._sha256
+
+    def beat() -> None:
+        Job.objects.filter(pk=job.pk).update(heartbeat_at=Now())
+        connection.close()  # this thread's own
+
+    def read(key: str) -> str:
+        thread = Thread(target=beat)
+        thread.start()
+        thread.join()
+        return plain(key)
+
+    monkeypatch.setattr(integrity, "_sha256", read)
+    assert integrity.check() == 0
+    assert not Artifact.objects.filter(checked_at=None).exists()
 
 
 def test_a_storage_that_fails_one_sweep_does_not_keep_the_others_from_theirs(monkeypatch, caplog):

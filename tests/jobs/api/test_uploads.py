@@ -231,6 +231,25 @@ def test_the_sweep_takes_what_nobody_uses(as_ann, kept):
     assert temporary_files() == []
 
 
+def test_an_upload_that_ends_during_the_sweep_does_not_end_it(monkeypatch):
+    """Its temporary file is gone between the list and the look."""
+    folder = Path(configured.FILE_UPLOAD_TEMP_DIR)
+    for name in ("a.upload", "b.upload"):
+        (folder / name).write_bytes(b"x")
+        os.utime(folder / name, (0, 0))
+    plain = Path.iterdir
+
+    def iterdir(path):
+        found = list(plain(path))
+        found[0].unlink()
+        return iter(found)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "iterdir", iterdir)
+        assert uploads._sweep_temporary() == 1
+    assert temporary_files() == []
+
+
 def test_a_key_brings_one_upload(as_ann, as_bob):
     content = media_files.clip()
     with_key = {"headers": {"Idempotency-Key": "one"}}
