@@ -13,10 +13,12 @@ def pids() -> Iterator[int]:
 
 
 def stat(pid: int) -> list[str]:
-    """The fields of /proc/<pid>/stat from the third on: state, parent's pid, …; empty if there is no such process."""
+    """The fields of /proc/<pid>/stat from the third on: state, parent's pid, …; empty if there is no such process, or
+    if the host shows it to its own user only (`hidepid`)."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except GONE:
+        # Bytes: the second field is the name, which may be any, and which the kernel cuts in the middle of a letter.
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].decode("ascii").split()
+    except (*GONE, PermissionError):
         return []
 
 

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,31 @@ def test_what_ends_under_a_walk_is_not_there(child, monkeypatch, error):
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "stat", gone)
-        patched.setattr(Path, "read_text", gone)
+        patched.setattr(Path, "read_bytes", gone)
         found = slots.children(), procfs.owner(child.pid), procfs.started(child.pid)
     assert found == (set(), None, None)
+
+
+def test_what_the_host_hides_from_us_is_not_there(child, monkeypatch):
+    """/proc may be mounted with hidepid=noaccess; systemd's ProtectProc does it."""
+
+    def hidden(*_args):
+        raise PermissionError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_bytes", hidden)
+        assert (procfs.started(child.pid), slots.children()) == (None, set())
+
+
+@pytest.mark.parametrize("name", ["программа", "a) R 1 (b"])
+def test_a_process_may_have_any_name(name):
+    """The kernel keeps 15 bytes of it, which may end within a letter: one such process broke every walk."""
+    named = f"import ctypes, time; ctypes.CDLL(None).prctl(15, {name.encode()!r}); print(flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", named], stdout=subprocess.PIPE) as process:
+        try:
+            process.stdout.readline()
+            assert Path(f"/proc/{process.pid}/comm").read_bytes().rstrip(b"\n") == name.encode()[:15]
+            assert process.pid in slots.children()
+            assert procfs.started(process.pid) >= procfs.started(os.getpid())
+        finally:
+            process.kill()
