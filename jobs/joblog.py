@@ -4,6 +4,7 @@ A run collects lines; the heartbeat writes them with its beats, and the rest is 
 written some before. So a job that is over before its first beat and goes well costs nothing here.
 """
 
+import contextlib
 import logging
 from collections import deque
 from datetime import datetime
@@ -22,7 +23,8 @@ LENGTH = 300  # characters of a line; the rest is cut
 
 
 class Log:
-    """The lines of one attempt. `say` may be called from any thread; `write` from one at a time."""
+    """The lines of one attempt. `say` and `write` may be called from any thread: at an attempt's end its run and the
+    heartbeat do."""
 
     def __init__(self, job_id, attempt: int):
         self.job_id, self.attempt = job_id, attempt
@@ -42,9 +44,10 @@ class Log:
     def write(self) -> None:
         """Store what waits, in one statement. A database that does not take it costs these lines, nothing else."""
         rows = []
-        while self._waiting:
-            at, text = self._waiting.popleft()
-            rows.append(LogLine(job_id=self.job_id, attempt=self.attempt, at=at, text=text))
+        with contextlib.suppress(IndexError):  # to the end, whoever else takes from it
+            while True:
+                at, text = self._waiting.popleft()
+                rows.append(LogLine(job_id=self.job_id, attempt=self.attempt, at=at, text=text))
         if not rows:
             return
         try:

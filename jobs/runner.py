@@ -110,8 +110,10 @@ def _work(attempt: Attempt) -> JobError | LeaseLost | None:
         fault("run.starting")
         attempt.check()
         attempt.interruptible = True
-        kinds.get(attempt.lease.kind).run(attempt)
-        attempt.interruptible = False
+        try:
+            kinds.get(attempt.lease.kind).run(attempt)
+        finally:
+            attempt.interruptible = False  # what follows, also the judging of an error below, is not the kind's code
         attempt.check()
         fault("run.done")
         return None
@@ -134,7 +136,6 @@ def _work(attempt: Attempt) -> JobError | LeaseLost | None:
     except Exception as error:  # noqa: BLE001 - a kind's own bug becomes its job's error: the log has the traceback
         return _unexpected(attempt, error)
     finally:
-        attempt.interruptible = False
         signal.signal(INTERRUPT, signal.SIG_IGN)  # one that comes late must not end the process
 
 
@@ -242,8 +243,8 @@ def sweep_work_folders() -> int:
     own_user.sweep()
     gone = 0
     for folder in settings.WORK_ROOT.glob(f"{socket.gethostname()}.*"):
-        pid, started = folder.name.removeprefix(f"{socket.gethostname()}.").split(".")[:2]
-        if procfs.started(int(pid)) != int(started):
+        host, *process = folder.name.rsplit(".", 4)  # another host's name may begin with ours: web and web.example
+        if host == socket.gethostname() and procfs.started(int(process[0])) != int(process[1]):
             shutil.rmtree(folder, ignore_errors=True)
             gone += 1
     return gone

@@ -1,5 +1,6 @@
 """Celery tasks: a name, one call each. The watchmen take their period's turn first, so doubles do no harm."""
 
+import contextlib
 import gc
 import logging
 import os
@@ -206,8 +207,10 @@ def _pool_child_started(**_) -> None:
         signal.signal(HAND_BACK, heart.terminate)
         slots.adopt_orphans()
     tracing.start(settings.PROCESS or "worker")
-    runner.sweep_work_folders()
-    heart.start([queue for queue in _served_queues if queue in dispatch.work_queues()])
+    try:
+        runner.sweep_work_folders()
+    finally:  # whatever that meets: without a slot and a heartbeat nobody would know of this process
+        heart.start([queue for queue in _served_queues if queue in dispatch.work_queues()])
 
 
 @worker_process_shutdown.connect
@@ -242,7 +245,8 @@ def _worker_shutting_down(sig=None, **_) -> None:
     log.warning("Received signal %s. Shutting down gracefully...", getattr(signal, str(sig), signal.SIGTERM).value)
     heart.terminate()
     for child in active_children():
-        os.kill(child.pid, HAND_BACK)
+        with contextlib.suppress(ProcessLookupError):  # it ended by itself; the others still want to be told
+            os.kill(child.pid, HAND_BACK)
 
 
 @worker_shutdown.connect

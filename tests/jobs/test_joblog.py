@@ -1,5 +1,6 @@
 """A job's log: what its runs said, bounded, clean, and only for its owner."""
 
+from collections import deque
 from uuid import uuid4
 
 import pytest
@@ -45,6 +46,24 @@ def test_a_job_that_is_gone_costs_only_the_lines():
     log.say("late")
     log.write()
     assert not log.written and not LogLine.objects.exists()
+
+
+def test_the_heartbeat_may_take_the_last_line_from_under_the_run(log):
+    class Shared(deque):
+        def __bool__(self):
+            there = len(self) > 0
+            self.clear()  # the other thread was quicker
+            return there
+
+        def popleft(self):
+            line = super().popleft()
+            self.clear()
+            return line
+
+    log._waiting = Shared()
+    log.say("one\ntwo")
+    log.write()
+    assert len(texts(log.job_id)) <= 1
 
 
 def test_a_failing_ffmpeg_is_in_it_and_its_paths_are_not(running, tmp_path):

@@ -1,6 +1,7 @@
 """One attempt in this process: how each end of a run is settled. What needs a killed process is in tests/faults."""
 
 import os
+import socket
 import subprocess
 import time
 
@@ -13,7 +14,7 @@ from jobs import artifacts, kinds, lifecycle, procfs, runner, slots
 from jobs.attempt import STAGES_MOST
 from jobs.engines import process
 from jobs.errors import ErrorCode, JobError
-from jobs.heartbeat import heart
+from jobs.heartbeat import INTERRUPT, heart
 from jobs.models import Artifact, Job, JobEvent, Status
 from tests import invariants
 from tests.waiting import until
@@ -281,12 +282,33 @@ def test_a_child_that_another_thread_reaps_does_not_end_the_runs_end(monkeypatch
 
 
 def test_dead_work_folders_are_swept(tmp_path):
-    import socket
-
     dead = settings.WORK_ROOT / f"{socket.gethostname()}.999999999.1.x.1"
     dead.mkdir(parents=True)
     assert runner.sweep_work_folders() == 1
     assert not dead.exists()
+
+
+def test_the_folder_of_a_host_whose_name_goes_on_where_ours_ends_is_left_alone():
+    """`web` and `web.example` on one storage, or the same host under its new name: its sweep must not break either."""
+    theirs = settings.WORK_ROOT / f"{socket.gethostname()}.example.999999999.1.x.1"
+    theirs.mkdir(parents=True)
+    assert runner.sweep_work_folders() == 0
+    theirs.rmdir()
+
+
+def test_an_interrupt_that_comes_while_an_error_is_judged_breaks_no_end(submit, monkeypatch):
+    """The kind raises at the very moment in which the heartbeat loses its patience."""
+    plain = runner._unexpected
+
+    def judged(attempt, error):
+        os.kill(os.getpid(), INTERRUPT)
+        return plain(attempt, error)
+
+    submit()
+    monkeypatch.setattr(runner, "_unexpected", judged)
+    monkeypatch.setattr(kinds.get("KITCHEN"), "run", lambda run: 1 / 0, raising=False)
+    job = run_one()
+    assert (job.status, job.error_code) == (Status.RETRY, "internal_error")
 
 
 def test_walls_are_known():

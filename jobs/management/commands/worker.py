@@ -3,6 +3,7 @@
 Each slot is a process of its own, forked, so that one that dies hurts no other.
 """
 
+import contextlib
 import logging
 import os
 import signal
@@ -88,7 +89,8 @@ class Command(BaseCommand):
         def end(*_):
             stopping.set()
             for pid in list(children):
-                os.kill(pid, signal.SIGTERM)
+                with contextlib.suppress(ProcessLookupError):  # it has ended, and is only not struck off yet
+                    os.kill(pid, signal.SIGTERM)
 
         def slot() -> None:
             self.slot(queues, tickets=tickets if once else None, give_back=more, told=told, poll=poll)
