@@ -42,8 +42,8 @@ class _Sender:
     def want(self, queue: str) -> None:
         if self._pid != os.getpid():  # a thread does not survive a fork
             self._reset()
-            self._pid = os.getpid()
             threading.Thread(target=self._loop, name="nudges", daemon=True).start()
+            self._pid = os.getpid()  # last: a host without room for one more thread may have it the next time
         with self._wake:
             self._wanted[queue] = None
             self._idle.clear()
@@ -77,23 +77,25 @@ class _Sender:
 
 _sender = _Sender()
 atexit.register(_sender.flush, 1.0)
-_connections: dict[int, Connection] = {}
+_connections: dict[tuple[int, int], Connection] = {}  # of each process and thread: they may not share one
 
 
 def send(queue: str) -> None:
     """Send one nudge now. BrokerError or OSError if the broker does not take it within half a second."""
-    pid = os.getpid()
-    if pid not in _connections:
-        _connections.clear()  # a connection does not survive a fork
+    mine = (os.getpid(), threading.get_ident())
+    if mine not in _connections:
+        for pid, thread in list(_connections):
+            if pid != os.getpid():  # a connection does not survive a fork
+                _connections.pop((pid, thread), None)
         options = {**settings.CELERY_BROKER_TRANSPORT_OPTIONS}
         options |= {"socket_timeout": SOCKET_TIMEOUT, "socket_connect_timeout": SOCKET_TIMEOUT, "max_retries": 0}
-        _connections[pid] = current_app.connection_for_write(transport_options=options)
+        _connections[mine] = current_app.connection_for_write(transport_options=options)
     try:
         current_app.send_task(
-            "jobs.work", args=[queue], queue=queue, connection=_connections[pid], retry=False, ignore_result=True
+            "jobs.work", args=[queue], queue=queue, connection=_connections[mine], retry=False, ignore_result=True
         )
     except (BrokerError, OSError):
-        _connections.pop(pid).release()
+        _connections.pop(mine).release()
         raise
 
 
