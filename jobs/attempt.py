@@ -77,6 +77,7 @@ class Attempt:
 
     def progress(self, fraction: float, stage: str | None = None) -> None:
         fraction = min(1.0, max(0.0, float(fraction)))
+        stage = stage and "".join(c if c.isprintable() else " " for c in stage)
         if fraction != self.fraction or (stage and stage != self.stage):
             self.moved_at = time.monotonic()
         if stage and stage != self.stage:

@@ -108,7 +108,8 @@ class JobError(Exception):
     ):
         super().__init__(message or code.row.sentence)
         self.code = code
-        self.message = str(self)[:1000]
+        # It may quote anybody, and must come into its row: no database takes NUL or half a surrogate pair in a text.
+        self.message = str(self).replace("\0", "").encode("utf-8", "replace").decode("utf-8")[:1000]
         self.retryable = code.row.retryable if retryable is None else retryable
         self.postpone = postpone
 

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from django.conf import settings
-from django.db import Error, connection
+from django.db import DataError, Error, IntegrityError, connection
 from structlog.contextvars import bound_contextvars
 
 from jobsite import tracing
@@ -176,6 +176,8 @@ def _settle(attempt: Attempt, error: JobError | LeaseLost | None) -> None:
                 error = attempt.abort
             except JobError as failed:
                 error = failed
+            except (DataError, IntegrityError) as refused:  # the database is there; it will never take these rows
+                error = _unexpected(attempt, refused)
         if isinstance(error, JobError):
             verdict = error
             verdict.message = redact(verdict.message)  # an outside service may have told us our own key
@@ -205,7 +207,8 @@ def _settle(attempt: Attempt, error: JobError | LeaseLost | None) -> None:
 def _until_answered(attempt: Attempt, settle: Callable[[], object], done: set[Status]) -> None:
     """Settle; when the answer is lost or the database away, look how it came out and try again until the deadline.
 
-    LeaseLost if somebody else ended the attempt; the last database Error at the deadline.
+    LeaseLost if somebody else ended the attempt; the last database Error at the deadline, or at once if it is about
+    what was to be written.
     """
     doubt = False
     while True:
@@ -218,6 +221,9 @@ def _until_answered(attempt: Attempt, settle: Callable[[], object], done: set[St
         except LeaseLost:
             if doubt and lifecycle.outcome(attempt.lease) in done:
                 return
+            raise
+        except (DataError, IntegrityError):
+            connection.close_if_unusable_or_obsolete()
             raise
         except Error as error:
             doubt = True

@@ -180,6 +180,33 @@ def test_a_kinds_own_bug_is_an_internal_error(submit, monkeypatch):
     assert "ZeroDivision" not in job.error_message
 
 
+def test_rows_that_the_database_will_never_take_are_an_internal_error_at_once(submit, monkeypatch):
+    """Tried again and again, they would hold the slot until the run's limit, and cost the process."""
+
+    def work(run):
+        for name in ("first", "second"):
+            (run.workdir / name).write_text(name)
+            run.output(run.workdir / name, "dish.txt", "text/plain")
+
+    submit()
+    monkeypatch.setattr(kinds.get("KITCHEN"), "run", work, raising=False)
+    job = run_one()
+    assert (job.status, job.error_code, job.outputs.count()) == (Status.RETRY, "internal_error", 0)
+
+
+@pytest.mark.parametrize("words", ["a\0b", "half a pair: \ud83d"])
+def test_an_error_in_words_that_no_database_takes_settles_its_job(submit, monkeypatch, words):
+    def work(run):
+        run.progress(0.1, words)
+        until(lambda: Job.objects.get(pk=run.job_id).stage.startswith(words[0]))
+        raise JobError(ErrorCode.ffmpeg_error, words)
+
+    submit()
+    monkeypatch.setattr(kinds.get("KITCHEN"), "run", work, raising=False)
+    job = run_one()
+    assert (job.status, job.error_code, job.error_message[0]) == (Status.FAILED, "ffmpeg_error", words[0])
+
+
 def test_the_run_limit_ends_a_run(submit):
     job = submit(seconds=60)
     Job.objects.filter(pk=job.pk).update(run_limit=0.3)
