@@ -77,6 +77,10 @@ def work(queue: str) -> int:
     except (SoftTimeLimitExceeded, MemoryError):
         os.kill(os.getpid(), signal.SIGKILL)
         raise
+    except (OSError, RuntimeError):  # not the kind's: no descriptor or thread is left to begin or to end a run with
+        log.exception("This worker process can run no job and ends")
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise
 
 
 def watchman(work: Callable[[], int]) -> Any:

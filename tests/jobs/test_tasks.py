@@ -1,6 +1,8 @@
 """What Celery's signals do in a worker's processes."""
 
+import errno
 import os
+import signal
 from types import SimpleNamespace
 
 import pytest
@@ -49,3 +51,20 @@ def test_a_pool_child_has_its_heartbeat_whatever_its_sweep_meets(heart, monkeypa
 
 def test_a_pool_child_has_the_time_to_sweep_before_its_worker_gives_it_up():
     assert settings.CELERY_WORKER_PROC_ALIVE_TIMEOUT > 2 * own_user.KILL_SECONDS
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EMFILE, "Too many open files"), RuntimeError("can't start new thread")]
+)
+def test_a_process_that_can_begin_no_run_ends_instead_of_taking_job_after_job(monkeypatch, error):
+    """What it had claimed goes on once it is gone, not when its heartbeat has been missed for ten minutes."""
+    killed = []
+
+    def drain(queue, *, seconds):
+        raise error
+
+    monkeypatch.setattr(runner, "drain", drain)
+    monkeypatch.setattr(os, "kill", lambda pid, number: killed.append((pid, number)))
+    with pytest.raises(type(error)):
+        tasks.work("cpu")
+    assert killed == [(os.getpid(), signal.SIGKILL)]
