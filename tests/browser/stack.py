@@ -6,7 +6,6 @@ database is put there by `stack.python`, in a process of the platform's own.
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ import pytest
 from django.conf import settings
 from playwright.sync_api import BrowserContext, Page, expect
 
+from tests import ports
 from tests.waiting import until
 
 SECONDS = 20  # that a page may take to become what a test waits for: the machine is shared
@@ -31,9 +31,8 @@ class Stack:
 
     def __init__(self):
         self.home = Path(tempfile.mkdtemp(prefix="jb-"))  # short: it holds the broker's socket
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.held = ports.reserved()
+        self.port = ports.number(self.held)
         self.url = f"http://127.0.0.1:{self.port}"
         kept = {name: value for name, value in os.environ.items() if name not in ("CELERY_BROKER_URL", "DATABASE_URL")}
         self.env = kept | {
@@ -78,6 +77,7 @@ class Stack:
         except subprocess.TimeoutExpired:
             self.process.kill()  # its children end with it
             self.process.wait(10)
+        self.held.close()
         shutil.rmtree(self.home, ignore_errors=True)
 
 

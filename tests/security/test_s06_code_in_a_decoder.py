@@ -15,7 +15,7 @@ from django.conf import settings
 from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
 
-from jobs import health, lifecycle, runner
+from jobs import health, lifecycle, procfs, runner
 from jobs.engines import own_user, process
 from jobs.heartbeat import heart
 from jobs.models import Job
@@ -54,7 +54,7 @@ def planted(monkeypatch):
     """planted() → what the hostile program got (its words), and whether something of it outlived the job."""
     monkeypatch.setattr(heart, "_end_if_deaf", lambda idle_since: None)
     monkeypatch.setattr(own_user, "PROCESSES", 24)
-    mark, outlives = f"jobsite-s06-{secrets.token_hex(4)}", f"{secrets.randbelow(10**6)}.5"
+    mark, outlives = f"jobsite-s06-{secrets.token_hex(4)}", f"{1000 + secrets.randbelow(10**6)}.5"
     neighbour = settings.WORK_ROOT / "another" / "input-1"
     neighbour.parent.mkdir(parents=True, mode=0o700)
     assert (settings.HOME / "secret_key").exists()  # the real one
@@ -101,13 +101,13 @@ def planted(monkeypatch):
 def running(word: str) -> list[int]:
     """The processes with that word in their command line."""
     found = []
-    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+    for pid in procfs.pids():
         try:
-            words = entry.read_bytes().split(b"\0")
-        except (FileNotFoundError, ProcessLookupError):
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        except procfs.GONE:
             continue
         if word.encode() in words:
-            found.append(int(entry.parent.name))
+            found.append(pid)
     return found
 
 
@@ -156,9 +156,9 @@ def test_what_a_killed_process_left_is_found_by_its_user():
     starter.wait()
     uid = own_user.BASE + starter.pid  # of a thread that is gone
     stray = subprocess.Popen(["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "sleep", "100"])
-    until(lambda: Path(f"/proc/{stray.pid}/comm").read_text() == "sleep\n", seconds=5)
+    until(lambda: Path(f"/proc/{stray.pid}/comm").read_text() == "sleep\n", seconds=20)
     runner.sweep_work_folders()
-    assert stray.wait(5) == -signal.SIGKILL
+    assert stray.wait(20) == -signal.SIGKILL
 
 
 def test_the_log_and_health_name_what_is_missing(monkeypatch, as_op, client):

@@ -17,6 +17,7 @@ import pytest
 import pyvips
 from django.conf import settings
 
+from jobs import procfs
 from jobs.engines import mp4
 from tests import media_files
 from tests.waiting import until
@@ -24,6 +25,7 @@ from tests.waiting import until
 ROOT = Path(settings.BASE_DIR)
 DOCKERFILE = ROOT / "deploy" / "runpod" / "Dockerfile"
 GIVEN = {"task": "RENDER", "params": {"prompt": "A lake", "seconds": 1, "fps": 8, "width": 64, "height": 64, "seed": 0}}
+COMPILED = shutil.ignore_patterns("__pycache__")  # other processes write there meanwhile
 SLOW = GIVEN | {"params": GIVEN["params"] | {"seconds": 60, "fps": 60, "width": 640, "height": 360}}
 
 
@@ -90,7 +92,7 @@ def image(tmp_path_factory):
             for source in map(ROOT.joinpath, sources):
                 place = folder / target / source.name if target.endswith(("/", ".")) else folder / target
                 place.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copytree(source, place) if source.is_dir() else shutil.copy(source, place)
+                shutil.copytree(source, place, ignore=COMPILED) if source.is_dir() else shutil.copy(source, place)
     for name in (
         "django",
         "rest_framework",
@@ -187,11 +189,11 @@ def test_a_cancel_ends_the_work(cloud):
 
 def ffmpegs_of(pid: int) -> list[str]:
     found = []
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
+    for child in procfs.pids():
+        if procfs.parent(child) == pid:
             try:
                 found.append(Path(f"/proc/{child}/cmdline").read_text())
-            except OSError:
+            except procfs.GONE:
                 continue
     return [line for line in found if "ffmpeg" in line]
 
