@@ -9,6 +9,7 @@ from playwright.sync_api import BrowserContext, Page, expect
 
 from tests import media_files
 from tests.browser.stack import complaints
+from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(400)  # the first one boots the platform
 
@@ -101,7 +102,7 @@ def test_a_bar_moves_by_events_and_a_cancel_gives_the_tokens_back(ann):
 
 def test_without_the_stream_polling_is_as_good_and_the_end_comes_by_itself(ann):
     ann.route("**/events/", lambda route: route.abort())
-    cook(ann, 12)
+    cook(ann, 20)
     expect(ann.locator("#progress progress")).to_be_visible()
     moves(ann)
     ann.focus("#cancel")
@@ -177,6 +178,7 @@ def test_a_submit_leaves_no_file_behind_that_is_still_coming(ann):
     ann.set_input_files("input[type=file]", film)
     ann.click("#submit")
     expect(ann.locator("progress")).to_be_visible()
+    until(lambda: held or ann.wait_for_timeout(50))  # it is seen before the request is
     held.pop().continue_()
     expect(ann.locator("#price")).to_contain_text("Free")
     ann.click("#submit")
@@ -224,9 +226,9 @@ def test_the_policy_refuses_what_gets_in_all_the_same(signed_in):
         document.body.append(script);
         document.body.insertAdjacentHTML("beforeend", "<img src=x onerror='window.stolen = true' style='color:red'>");
     }""")
+    until(lambda: sum("Content Security Policy" in line for line in refused) >= 2 or page.wait_for_timeout(50))
     page.wait_for_timeout(300)
     assert page.evaluate("window.stolen") is None
-    assert sum("Content Security Policy" in line for line in refused) >= 2
     context.close()
 
 

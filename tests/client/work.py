@@ -28,13 +28,13 @@ def hand(work: Callable[[], object]) -> Iterator[None]:
     thread = threading.Thread(target=go, daemon=True)
     thread.start()
     yield
-    done.result(timeout=20)
+    done.result(timeout=60)
     thread.join(5)
 
 
 def claimed(queue: str = "cpu"):
     """The lease of the next job there is, waited for."""
-    return until(lambda: lifecycle.claim(queue), every=0.02)
+    return until(lambda: lifecycle.claim(queue), seconds=30, every=0.02)
 
 
 def finish(lease, folder: Path, **outputs: bytes) -> None:

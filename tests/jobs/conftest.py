@@ -76,6 +76,15 @@ def succeeded(running, tmp_path):
 
 
 @pytest.fixture
+def long_seconds(monkeypatch):
+    """The second of SUBMITS_PER_SECOND lasts a minute: a slow machine's submits fall into one, too."""
+    from jobs import queries
+
+    real = queries.submitted_since
+    monkeypatch.setattr(queries, "submitted_since", lambda owner, seconds, most: real(owner, 60 * seconds, most))
+
+
+@pytest.fixture
 def as_ann(ann):
     return ApiClient(ann)
 

@@ -1,6 +1,7 @@
 """Alerts: told when they begin, hourly, and when over, by log, webhook and mail; a dead receiver holds nobody."""
 
 import json
+import re
 import threading
 from contextlib import contextmanager
 from datetime import timedelta
@@ -15,6 +16,7 @@ from django.utils import timezone
 from jobs import alerts, cleanup, lifecycle
 from jobs.errors import ErrorCode, JobError
 from jobs.models import Alert, CleanupRun, Job, Tick
+from tests.waiting import until
 
 pytestmark = pytest.mark.django_db
 
@@ -96,11 +98,12 @@ def test_told_once_then_hourly_then_when_it_is_over(told_to, late, caplog):
 
 @pytest.mark.parametrize("status", [500, 301, 0])
 def test_what_is_not_taken_is_sent_again_and_holds_nobody(told_to, late, monkeypatch, status):
-    monkeypatch.setattr(alerts, "DEADLINE", 2.0)
-    with receiver(status) as (url, bodies):
+    with receiver(status) as (url, bodies), monkeypatch.context() as impatient:
+        impatient.setattr(alerts, "DEADLINE", 30.0 if status else 2.0)
         told_to(url, "op@example.com")
         alerts.check()
-        assert len(bodies) == 1 and Alert.objects.get(code="cleanup_not_running").owed == ["webhook"]
+        until(lambda: len(bodies) == 1)
+        assert Alert.objects.get(code="cleanup_not_running").owed == ["webhook"]
     with receiver() as (url, bodies):
         told_to(url, "op@example.com")
         alerts.check()
@@ -203,4 +206,4 @@ def test_clocks_that_jump_or_part_are_told(monkeypatch):
     monkeypatch.setattr(cleanup.clock, "_distrusted_until", 0.0)
     ahead = timezone.now() + timedelta(minutes=5)
     monkeypatch.setattr(alerts.timezone, "now", lambda: ahead)
-    assert "-300 s" in alerts.conditions()["clock"]
+    assert re.search(r"-(300|29\d) s", alerts.conditions()["clock"])

@@ -50,7 +50,7 @@ def test_busy_is_not_red(slot, submit):
 def test_a_deaf_queue_is_red(slot, submit, settings):
     late = submit()
     wait = settings.JOBSITE["DEAF_SECONDS"]
-    Job.objects.filter(pk=late.pk).update(run_after=timezone.now() - timedelta(seconds=wait - 5))
+    Job.objects.filter(pk=late.pk).update(run_after=timezone.now() - timedelta(seconds=wait / 2))
     assert red() == set()
     Job.objects.filter(pk=late.pk).update(run_after=timezone.now() - timedelta(seconds=wait + 5))
     assert red() == {"deaf_cpu"}
@@ -66,7 +66,7 @@ def test_a_queue_without_a_beating_worker_is_red(slot):
 @pytest.mark.parametrize("name", ["dispatch_due", "monitor_heartbeats", "cleanup_stuck_jobs", "reconcile_tokens"])
 def test_a_watchman_two_periods_late_is_red(slot, name):
     period = upkeep.schedule()[name][1]
-    Tick.objects.filter(name=name).update(ran_at=timezone.now() - timedelta(seconds=1.9 * period))
+    Tick.objects.filter(name=name).update(ran_at=timezone.now() - timedelta(seconds=1.2 * period))
     assert red() == set()
     Tick.objects.filter(name=name).update(ran_at=timezone.now() - timedelta(seconds=2 * period + 2))
     assert red() == {f"tick_{name}"}

@@ -24,7 +24,7 @@ def server(settings):
     with MailServer() as running_server:
         settings.MAIL = True
         settings.EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
-        settings.EMAIL_HOST, settings.EMAIL_PORT, settings.EMAIL_TIMEOUT = "127.0.0.1", running_server.port, 1
+        settings.EMAIL_HOST, settings.EMAIL_PORT, settings.EMAIL_TIMEOUT = "127.0.0.1", running_server.port, 30
         yield running_server
 
 
@@ -180,6 +180,7 @@ def test_a_server_that_is_away_busy_or_silent_gets_it_later(server, running, set
     mail.owe()
     for tries, fails in enumerate(("busy", "silent", "away"), start=1):
         server.fails, settings.EMAIL_PORT = fails, 1 if fails == "away" else server.port
+        settings.EMAIL_TIMEOUT = 0.5 if fails == "silent" else 30
         assert mail.deliver() == 0 and not server.received
         letter = Letter.objects.get()
         assert letter.tries == tries and letter.error and letter.next_at is not None
@@ -250,6 +251,7 @@ def test_the_tick_does_not_wait_for_a_silent_server(server, running):  # noqa: F
     Tick.objects.filter(name="send_mail").update(ran_at=None)
     assert tasks.send_mail() == 1
     assert mail._errand.thread.is_alive() and mail._errand.thread is not threading.current_thread()
+    server.over.set()  # it hangs up
     until(lambda: Letter.objects.filter(tries=1).exists())
     assert not server.received
     until(lambda: not mail._errand.thread.is_alive())

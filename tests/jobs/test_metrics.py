@@ -69,17 +69,18 @@ def test_what_became_of_jobs_is_counted(running, submit):
 
 def test_times_are_histograms(running):
     lease = running()
-    JobEvent.objects.filter(status="QUEUED").update(at=timezone.now() - tally.timedelta(seconds=7))
-    JobEvent.objects.filter(status="RUNNING").update(at=timezone.now() - tally.timedelta(seconds=4))
+    now = timezone.now()
+    JobEvent.objects.filter(status="QUEUED").update(at=now - tally.timedelta(seconds=7))
+    JobEvent.objects.filter(status="RUNNING").update(at=now - tally.timedelta(seconds=4))
     lifecycle.succeed(lease, [])
     tally.fold()
     found = scrape()
     waits = {sample.labels["le"]: sample.value for sample in found["jobsite_claim_latency_seconds_bucket"]}
     assert (waits["2.5"], waits["5.0"], waits["+Inf"]) == (0, 1, 1)
-    assert found["jobsite_claim_latency_seconds_sum"][0].value == pytest.approx(3, abs=0.5)
+    assert found["jobsite_claim_latency_seconds_sum"][0].value == pytest.approx(3, abs=0.01)
     (runs,) = found["jobsite_run_seconds_count"]
     assert (runs.labels["status"], runs.value) == ("SUCCEEDED", 1)
-    assert found["jobsite_run_seconds_sum"][0].value == pytest.approx(4, abs=0.5)
+    assert 3.9 < found["jobsite_run_seconds_sum"][0].value < 30
     assert list(waits.values()) == sorted(waits.values())
 
 
@@ -151,7 +152,7 @@ def test_queues_slots_and_the_rest_as_they_are(submit, ann):
     slot = slots.register(["cpu", "gpu"])
     late = submit()
     Job.objects.filter(pk=late.pk).update(run_after=timezone.now() - tally.timedelta(seconds=90))
-    assert value("jobsite_queue_age_seconds", queue="cpu") == pytest.approx(90, abs=5)
+    assert value("jobsite_queue_age_seconds", queue="cpu") == pytest.approx(90, abs=20)
     assert value("jobsite_queue_due", queue="cpu") == 1
     assert value("jobsite_slots", queue="cpu", status="free") == 1
     assert lifecycle.claim("cpu", slot.pk)
@@ -164,7 +165,7 @@ def test_queues_slots_and_the_rest_as_they_are(submit, ann):
     endpoint, _ = webhooks.create(ann.pk, url="https://hooks.example.com/")
     webhooks.send_test(endpoint)
     Delivery.objects.update(next_at=timezone.now() - tally.timedelta(seconds=50))
-    assert value("jobsite_webhook_lag_seconds") == pytest.approx(50, abs=5)
+    assert value("jobsite_webhook_lag_seconds") == pytest.approx(50, abs=20)
     assert value("jobsite_webhooks_due") == 1
     webhooks.mute(endpoint.pk, Muted.FAILING)
     assert value("jobsite_webhooks_muted", status="failing") == 1

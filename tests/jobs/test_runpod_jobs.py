@@ -113,7 +113,7 @@ def test_a_lost_request_is_sent_by_the_next_attempt(render, fake):
     job = render("#lost_request:1", max_attempts=3)
     assert (job.status, job.error_code) == (Status.RETRY, "runpod_submit_error")
     assert remote.sweep().left == 0
-    until(lambda: (lease := lifecycle.claim("remote")) and (runner.run(lease) or True), seconds=5)
+    until(lambda: (lease := lifecycle.claim("remote")) and (runner.run(lease) or True))
     assert Job.objects.get(pk=job.pk).status == Status.SUCCEEDED
     assert (len(fake.jobs), RemoteCall.objects.count()) == (1, 1)
 
@@ -143,7 +143,8 @@ def test_a_cancel_reaches_runpod(ann, fake):
 
 def test_in_the_queue_is_a_sign_of_life_and_a_cold_start_is_told(ann, fake):
     job, _ = lifecycle.submit(ann.pk, "RENDER", SMALL | {"prompt": "#cold_start"})
-    Job.objects.filter(pk=job.pk).update(stall_limit=0.5)
+    fake.cold = 4.0
+    Job.objects.filter(pk=job.pk).update(stall_limit=2)
     lease = lifecycle.claim("remote")
     hints, settings.JOBSITE["COLD_START_THRESHOLD"] = [], 0.3
 

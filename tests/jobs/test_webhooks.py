@@ -2,7 +2,7 @@
 
 import json
 import threading
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from django.core import mail
@@ -98,7 +98,7 @@ def test_a_job_that_is_on_its_next_round_is_told_as_it_ended(hook, got, running)
     lifecycle.retry(lease.job_id, by="test")
     lifecycle.cancel(lease.job_id, by="test")
     owe(), webhook_sender.deliver()
-    first, second = sorted(got.verified(hook.secret), key=lambda message: message["timestamp"])
+    first, second = sorted(got.verified(hook.secret), key=lambda message: datetime.fromisoformat(message["timestamp"]))
     assert (first["type"], first["data"]["status"]) == ("job.failed", "FAILED")
     assert first["data"]["error"]["code"] == "bad_input" and first["data"]["cost"] == {
         "estimate": 10,

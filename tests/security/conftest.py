@@ -6,7 +6,7 @@ from django.core.files.storage import default_storage
 
 from jobs import webhooks
 from jobs.models import Upload
-from tests.jobs.conftest import as_ann, as_bob, as_op, running, submit, succeeded  # noqa: F401 - fixtures
+from tests.jobs.conftest import as_ann, as_bob, as_op, long_seconds, running, submit, succeeded  # noqa: F401 - fixtures
 
 
 @pytest.fixture

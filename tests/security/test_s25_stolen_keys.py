@@ -17,7 +17,11 @@ from tests.jobs.api.test_events import client, live, secret  # noqa: F401 - fixt
 from tests.waiting import until
 
 pytestmark = pytest.mark.django_db(transaction=True)
-AT_MOST = 5.0  # seconds
+AT_MOST = 15.0  # seconds; five are the promise, and a busy machine adds to them
+
+
+def test_the_clocks_keep_the_promise():
+    assert hub.ACCESS_SECONDS + 2 * hub.TICK < 5
 
 
 def revoked(ann, key, browser):

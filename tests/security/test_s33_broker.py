@@ -28,11 +28,20 @@ def running(settings, tmp_path):
     settings.BROKER_SOCKET = settings.RUNTIME / "broker.sock"
     server = subprocess.Popen(broker.command(), stdin=subprocess.DEVNULL)
     try:
-        until(settings.BROKER_SOCKET.exists, seconds=20)
+        until(lambda: answers(settings.BROKER_SOCKET), seconds=20)
         yield settings.BROKER_SOCKET
     finally:
         server.kill()
         server.wait()
+
+
+def answers(path: Path) -> bool:
+    """Whether the broker is up: its socket is there a moment before that, and open to all."""
+    try:
+        with redis.Redis(unix_socket_path=str(path)) as client:
+            return client.ping()
+    except redis.RedisError:
+        return False
 
 
 def errno_as_nobody(path: Path) -> int:
@@ -99,7 +108,7 @@ def delivered(body: bytes, content_type: str, encoding: str):
             consumer.register_callback(lambda content, message: got.append(content))
             consumer.on_decode_error = lambda message, error: got.append(error)
             with consumer:
-                connection.drain_events(timeout=2)
+                connection.drain_events(timeout=20)
     return got[0]
 
 

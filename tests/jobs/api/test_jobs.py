@@ -2,7 +2,7 @@
 
 import copy
 import uuid
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from django.db import connection
@@ -170,7 +170,7 @@ def test_too_many_active_jobs_is_429(as_ann, submit, settings):
     assert as_ann.send("/api/jobs/", KITCHEN).status_code == 202
 
 
-def test_too_many_submits_a_second_is_429(as_ann, bob, submit, settings):
+def test_too_many_submits_a_second_is_429(as_ann, bob, submit, settings, long_seconds):
     settings.JOBSITE = {**settings.JOBSITE, "SUBMITS_PER_SECOND": 2}
     submit(), submit(), submit(bob)
     answer = as_ann.send("/api/jobs/", KITCHEN)
@@ -224,7 +224,9 @@ def test_detail_tells_attempts_error_and_refund(ann, as_ann, running):
         (2, "FAILED", "Second try."),
     ]
     assert [tried["stages"] for tried in job["attempts"]] == [[], [{"name": "cooking", "seconds": 1.5}]]
-    assert all(tried["finished_at"] >= tried["started_at"] for tried in job["attempts"])
+    for tried in job["attempts"]:  # as times: as texts, one of a whole second has no fraction
+        began, ended = (datetime.fromisoformat(tried[name]) for name in ("started_at", "finished_at"))
+        assert began <= ended
 
 
 def test_a_retried_job_tells_all_rounds(as_ann, running):
@@ -240,6 +242,9 @@ def test_a_retried_job_tells_all_rounds(as_ann, running):
 
 def test_queue_places_follow_priority_then_time(as_ann, submit):
     first, second, urgent = submit(), submit(), submit(priority=5)
+    Job.objects.filter(pk=first.pk).update(
+        run_after=timezone.now() - timedelta(seconds=1)
+    )  # those of one ms share a place
     places = {job.pk: as_ann.get(f"/api/jobs/{job.pk}/").json()["queue_position"] for job in (first, second, urgent)}
     assert places[urgent.pk] == 1
     assert places[first.pk] == 2
@@ -248,7 +253,7 @@ def test_queue_places_follow_priority_then_time(as_ann, submit):
 
 @pytest.mark.parametrize(
     ("queue", "progress", "seconds", "hint"),
-    [("gpu", 0, 16, "warming_gpu"), ("gpu", 0, 14, None), ("gpu", 0.1, 16, None), ("cpu", 0, 16, None)],
+    [("gpu", 0, 16, "warming_gpu"), ("gpu", 0, 5, None), ("gpu", 0.1, 16, None), ("cpu", 0, 16, None)],
 )
 def test_a_cold_start_is_told(as_ann, running, queue, progress, seconds, hint):
     lease = running()

@@ -1,7 +1,6 @@
 """`Prefer: wait=N`, and polls that find nothing new."""
 
 import threading
-import time
 
 import pytest
 from django.db import connection
@@ -27,7 +26,7 @@ def answered(ask):
     thread.start()
 
     def answer():
-        thread.join(10)
+        thread.join(30)
         return answers[0]
 
     return answer
@@ -49,12 +48,12 @@ def test_a_submit_that_waits_answers_with_the_outcome(live, client):  # noqa: F8
 
 
 def test_when_time_is_up_it_answers_with_what_there_is(live, client):  # noqa: F811
-    answer = answered(lambda: client.post("/api/jobs/", json=BODY, headers={"Prefer": "wait=1"}))
+    answer = answered(lambda: client.post("/api/jobs/", json=BODY, headers={"Prefer": "wait=3"}))
     until(lambda: live.hub.viewers)
     lifecycle.claim("cpu")
     told = answer()
     assert (told.status_code, told.json()["status"]) == (202, "RUNNING")
-    assert (told.headers["preference-applied"], told.headers["retry-after"]) == ("wait=1", "1")
+    assert (told.headers["preference-applied"], told.headers["retry-after"]) == ("wait=3", "1")
 
 
 def test_a_look_that_waits(live, client, submit):  # noqa: F811
@@ -77,9 +76,7 @@ def test_whoever_waits_holds_no_thread(live, client, submit):  # noqa: F811
     job = submit()
     answers = [answered(lambda: client.get(f"/api/jobs/{job.pk}/", headers={"Prefer": "wait=20"})) for _ in range(12)]
     until(lambda: len(live.hub.viewers) == 12)
-    began = time.monotonic()
-    assert client.get("/livez").status_code == 200
-    assert time.monotonic() - began < 2
+    assert client.get("/livez").status_code == 200  # now, not in 20 s: its client waits for ten
     lifecycle.cancel(job.pk, by="test")
     assert {answer().json()["status"] for answer in answers} == {"CANCELED"}
 

@@ -127,7 +127,7 @@ def test_what_cannot_be_taken_says_why(tmp_path, data, words):
 
 
 def test_one_line_of_100_mb_is_refused_at_once(tmp_path):
-    began = time.monotonic()
+    began = time.process_time()  # not what a busy machine and its disk add
     with pytest.raises(JobError, match="line of more than"):
         look(tmp_path, b"a,b\n" + b"1," * 50_000_000)
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5

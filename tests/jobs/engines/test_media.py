@@ -130,7 +130,7 @@ def test_caps_name_what_is_too_much(material, name, what):
     started = time.monotonic()
     with pytest.raises(JobError) as raised:
         media.probe(path, label="clips.1")
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 60
     assert raised.value.code is ErrorCode.bad_input
     assert raised.value.message.startswith("clips.1 ")
     assert what in raised.value.message

@@ -236,12 +236,13 @@ def test_an_abort_while_the_request_is_under_way(draw, fake):
                 run, "abort_when", lambda rig: bool(fake.jobs) and time.monotonic() > began + 0.5
             ),
         )
-    until(lambda: only(fake).status == "CANCELLED", seconds=3)
+    until(lambda: only(fake).status == "CANCELLED")
     assert draw.run.row.states == ["intended", "started", "cancel_wanted", "CANCELLED"]
 
 
 def test_an_answer_later_than_we_wait_is_a_lost_one(draw, fake, monkeypatch):
-    impatient = functools.partial(runpod_api.Client, KEY, "rehearsal", fake.base_url, seconds=0.5)
+    fake.slow = 4.0
+    impatient = functools.partial(runpod_api.Client, KEY, "rehearsal", fake.base_url, seconds=2.0)
     monkeypatch.setattr(runpod, "client", lambda options: impatient())
     assert mp4.read(draw("#slow_answer")).video.count == 8
     assert len(fake.jobs) == 1
@@ -260,8 +261,8 @@ def test_no_pause_reaches_beyond_the_silence(draw, fake, monkeypatch):
     monkeypatch.setattr(runpod, "SILENCE", 1.0)
     began = time.monotonic()
     with pytest.raises(JobError, match="given up"):
-        draw("#stuck_work #status_broken", RUNPOD_POLL_SECONDS=2.0)
-    assert time.monotonic() - began < 3.0
+        draw("#stuck_work #status_broken", RUNPOD_POLL_SECONDS=60.0)
+    assert time.monotonic() - began < 30.0
 
 
 def test_an_open_breaker_postpones_and_sends_nothing(draw, fake):
