@@ -55,10 +55,14 @@ def install(periodic=None, interval=None, tick=None) -> None:
 
 
 def take(name: str) -> bool:
-    """Take this period's turn of a watchman: True for exactly one caller a period, by compare-and-set on its tick."""
+    """Take this period's turn of a watchman: True for exactly one caller a period, by compare-and-set on its tick.
+
+    One that seems to have run later than now by more than a period is due: the clock was set back since.
+    """
     period = schedule()[name][1]
     due = Q(ran_at=None) | Q(ran_at__lt=Now() - timedelta(seconds=0.8 * period)) | Q(asked=True)
-    return bool(Tick.objects.filter(due, name=name).update(ran_at=Now(), period=period, asked=False))
+    set_back = Q(ran_at__gt=Now() + timedelta(seconds=period))
+    return bool(Tick.objects.filter(due | set_back, name=name).update(ran_at=Now(), period=period, asked=False))
 
 
 def turn(name: str, work: Callable[[], int]) -> int:

@@ -72,6 +72,14 @@ def test_a_watchman_two_periods_late_is_red(slot, name):
     assert red() == {f"tick_{name}"}
 
 
+def test_a_watchman_whose_last_run_is_in_the_future_is_red(slot):
+    """The clock was set back, and for all that is known it has not run since."""
+    Tick.objects.filter(name="monitor_heartbeats").update(ran_at=timezone.now() + timedelta(hours=1))
+    assert red() == {"tick_monitor_heartbeats"}
+    upkeep.take("monitor_heartbeats")
+    assert red() == set()
+
+
 def test_a_new_platform_is_well_once_the_dispatcher_ran(slot):
     Tick.objects.update(since=timezone.now())
     Tick.objects.update(ran_at=None)

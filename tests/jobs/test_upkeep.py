@@ -6,11 +6,12 @@ from datetime import timedelta
 import pytest
 from django.db import connections
 from django.db.models.functions import Now
+from django.utils import timezone
 from django_celery_beat.models import PeriodicTask
-from django_celery_beat.schedulers import DatabaseScheduler
 
 from jobs import upkeep
 from jobs.models import Tick
+from jobsite.beat import Scheduler
 from jobsite.celery import app
 
 pytestmark = pytest.mark.django_db
@@ -36,7 +37,7 @@ def test_a_beat_that_is_restarted_again_and_again_still_sends_what_is_due_once_a
     installed = PeriodicTask.objects.get(name="sweep_storage")
     PeriodicTask.objects.update(last_run_at=installed.last_run_at - timedelta(hours=25))
     upkeep.install()  # `manage.py up`, the next morning
-    entry = DatabaseScheduler(app=app, lazy=True).Entry(PeriodicTask.objects.get(name="sweep_storage"), app=app)
+    entry = Scheduler(app=app, lazy=True).Entry(PeriodicTask.objects.get(name="sweep_storage"), app=app)
     assert entry.is_due().is_due
 
 
@@ -45,6 +46,26 @@ def test_a_turn_is_taken_once_a_period():
     assert not upkeep.take("monitor_heartbeats")
     Tick.objects.update(ran_at=Now() - timedelta(seconds=25))
     assert upkeep.take("monitor_heartbeats")  # 0.8 of 30 s are over
+
+
+def test_a_clock_that_is_set_back_keeps_no_watchman_from_its_turn():
+    """It was an hour ahead, say from a start before the network's time had come."""
+    Tick.objects.update(ran_at=Now() + timedelta(hours=1))
+    assert [upkeep.take("monitor_heartbeats") for _ in range(2)] == [True, False]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_beat_sends_on_after_its_clock_was_set_back(monkeypatch):
+    upkeep.install()
+    PeriodicTask.objects.update(last_run_at=timezone.now() + timedelta(hours=1))
+    beat = Scheduler(app=app, lazy=True)
+    beat._finalize.cancel()  # at the end of the tests it would write to a database that is gone
+    monkeypatch.setattr(beat, "apply_async", lambda entry, **_: None)
+    assert beat.tick() <= 5
+    assert beat.tick() <= 5  # its tables were written just now: it may have read them again
+    waits = {name: entry.is_due().next for name, entry in beat.schedule.items()}
+    assert waits["dispatch_due"] <= 5 and 25 < waits["monitor_heartbeats"] <= 30
+    assert [event.entry.name for event in sorted(beat._heap)][:2] == ["dispatch_due", "deliver_webhooks"]
 
 
 @pytest.mark.django_db(transaction=True)
