@@ -101,7 +101,7 @@ async def _post(model: Model, body: dict[str, Any]) -> bytes:
             return received
     except httpx.InvalidURL:
         raise Failed("LLM_BASE_URL is no address") from None
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, OSError) as error:  # ssl's own, where a record is broken on its way
         raise Unavailable(f"the call failed ({type(error).__name__})") from None
 
 

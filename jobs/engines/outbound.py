@@ -158,7 +158,7 @@ async def _post(
             except (httpx.ConnectError, httpx.ConnectTimeout) as error:
                 if number == len(ips):
                     raise Failed(f"The host cannot be reached{_certified(error)}.") from error
-            except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+            except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:  # ssl's own come as OSError
                 raise Failed("The host did not answer as it should.") from error
     raise Failed("The host has no address.")
 

@@ -1,10 +1,19 @@
 """S14: whatever a receiver answers, it costs us DEADLINE seconds of one try and 16 KB, and the others get theirs."""
 
 import gzip
+import os
+import socket
+import ssl
 import threading
 import time
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from jobs import webhook_sender, webhooks
 from jobs.engines import outbound
@@ -116,6 +125,52 @@ def test_twenty_that_hang_hold_nobody_elses_message(ann, bob, user):
         webhook_sender.deliver()
         assert came[0] - began < DEADLINE < time.monotonic() - began
         assert evil.got and Endpoint.objects.filter(failures=1).count() == 20
+
+
+@contextmanager
+def breaks_its_tls(folder):
+    """A host with a good certificate that goes on in plain text after the handshake; yields its port."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    made = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    made = made.not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
+    made = made.add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+    certificate = made.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
+    (folder / "certificate").write_bytes(certificate)
+    (folder / "both").write_bytes(certificate + key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(folder / "both")
+
+    def serve() -> None:
+        plain = listening.accept()[0]
+        with tls.wrap_socket(plain, server_side=True) as wrapped:
+            wrapped.recv(1)
+            with socket.socket(fileno=os.dup(wrapped.fileno())) as beneath:
+                beneath.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+            closing.wait(20)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        closing, thread = threading.Event(), threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield listening.getsockname()[1]
+        finally:
+            closing.set()
+            thread.join()
+
+
+def test_broken_tls_costs_nobody_else_a_message(ann, bob, tmp_path, monkeypatch):
+    """It ended the sender, all that was under way, and again so each minute."""
+    with breaks_its_tls(tmp_path) as port, receiver() as good:
+        trusting = ssl.create_default_context(cafile=tmp_path / "certificate")
+        monkeypatch.setattr(outbound, "_certificates", lambda: trusting)
+        evil, _ = webhooks.create(ann.pk, url=f"https://localhost:{port}/")
+        webhooks.send_test(evil)
+        webhooks.send_test(webhooks.create(bob.pk, url=good.url)[0])
+        assert webhook_sender.deliver() == 2
+    assert [delivery.state for delivery in Delivery.objects.order_by("pk")] == ["owed", "delivered"]
+    assert Delivery.objects.order_by("pk")[0].log[0]["error"] == "The host did not answer as it should."
 
 
 def test_names_that_hang_hold_nobody_elses_message(ann, bob, monkeypatch):
