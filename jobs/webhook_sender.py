@@ -93,7 +93,10 @@ async def _deliver(names: Executor) -> int:
             return made
         done, _ = await asyncio.wait(flying, timeout=POLL, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
-            await settle(flying.pop(task), task.result())
+            sending, wrong = flying.pop(task), task.exception()
+            if wrong:  # a bug of ours: it costs this try, not those of the others
+                log.error("Webhook %s: unexpected %s", sending.delivery_id, type(wrong).__name__, exc_info=wrong)
+            await settle(sending, Came(None, "The try broke off.", "", 0.0) if wrong else task.result())
             made += 1
 
 
@@ -178,7 +181,7 @@ def _retry_after(value: str) -> float:
     value = value.strip()[:40]
     try:
         seconds = float(value) if value.isdecimal() else (parsedate_to_datetime(value) - timezone.now()).total_seconds()
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return 0.0
     return min(PAUSE_MOST, max(0.0, seconds))
 

@@ -265,6 +265,7 @@ def test_an_address_where_nobody_listens(ann, submit):
         ("Wed, 21 Oct 2099 07:28:00 GMT", 86_000, 86_401),
         ("soon", 5, 12),
         ("-5", 5, 12),
+        ("Wed, 21 Oct 99999999999 07:28:00 GMT", 5, 12),  # ended the sender
     ],
 )
 def test_retry_after_is_obeyed_within_bounds_by_all_of_the_endpoints_messages(got, owed, value, least, most, hook):
@@ -273,7 +274,23 @@ def test_retry_after_is_obeyed_within_bounds_by_all_of_the_endpoints_messages(go
     owed.refresh_from_db()
     assert least <= (owed.next_at - timezone.now()).total_seconds() <= most
     webhooks.send_test(hook)
-    assert webhook_sender.deliver() == (value in ("soon", "-5"))  # the pause is the endpoint's
+    assert webhook_sender.deliver() == (least == 5 and value != "1")  # the pause is the endpoint's
+
+
+def test_a_bug_of_ours_costs_one_try_and_no_other(bob, hook, got, owed, monkeypatch, caplog):
+    plain, theirs = outbound.post, f"{got.url}&of=bob"
+
+    async def post(url, *arguments, **options):
+        if url == hook.url:
+            raise RuntimeError("unforeseen")
+        return await plain(url, *arguments, **options)
+
+    monkeypatch.setattr(outbound, "post", post)
+    webhooks.send_test(webhooks.create(bob.pk, url=theirs)[0])
+    assert webhook_sender.deliver() == 2
+    owed.refresh_from_db()
+    assert (owed.state, owed.log[0]["error"], len(got.got)) == ("owed", "The try broke off.", 1)
+    assert f"Webhook {owed.pk}: unexpected RuntimeError" in caplog.messages
 
 
 def test_410_mutes_at_once_and_the_owner_is_told(ann, hook, got, owed, submit):
