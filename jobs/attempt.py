@@ -175,9 +175,9 @@ class Attempt:
         """Do work on files in a thread; moving bytes are a sign of life, and it ends when the attempt does."""
 
         def check() -> None:
-            if self._closed:
+            if self._closed or self.should_stop():  # not `check`: that says that the kind's own thread has noticed
                 raise Abort
-            self.alive()
+            self.moved_at = time.monotonic()
 
         def do() -> Any:
             try:

@@ -5,6 +5,7 @@ import ctypes
 import os
 import signal
 import socket
+import uuid
 from datetime import timedelta
 from pathlib import Path
 
@@ -19,9 +20,13 @@ PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 
 
 def boot_id() -> str:
-    """Names this boot of this machine; pids and start times are only comparable within one."""
+    """Names this boot of this machine, and our namespace of pids: pids and start times are only comparable within one.
+
+    Containers of one host may share its name: to each other, their processes would be gone.
+    """
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        boot = uuid.UUID(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        return str(uuid.uuid5(boot, os.readlink("/proc/self/ns/pid")))
     except OSError:
         return "unknown"
 

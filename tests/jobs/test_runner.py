@@ -15,6 +15,7 @@ from jobs.attempt import STAGES_MOST
 from jobs.engines import process
 from jobs.errors import ErrorCode, JobError
 from jobs.heartbeat import INTERRUPT, heart
+from jobs.kinds.base import Abort
 from jobs.models import Artifact, Job, JobEvent, Status
 from tests import invariants
 from tests.waiting import until
@@ -287,6 +288,25 @@ def test_a_lost_lease_discards_what_was_stored(submit, monkeypatch):
     assert artifacts.orphans() == []
 
 
+def test_a_thread_that_notices_the_end_does_not_notice_it_for_the_kind(submit, monkeypatch):
+    """The kind hangs beside its output's hash: it is interrupted, and its process is not killed for it."""
+    job = submit()
+
+    def work(run):
+        (run.workdir / "dish.txt").write_text("done")
+        run.end(JobError(ErrorCode.timeout))
+        run.output(run.workdir / "dish.txt", "dish.txt", "text/plain")
+        with pytest.raises(Abort):
+            run.outputs[0].sealed.result()
+        until(lambda: False, seconds=60)  # never looks
+
+    monkeypatch.setattr(kinds.get("KITCHEN"), "run", work, raising=False)
+    monkeypatch.setattr(settings, "JOBSITE", settings.JOBSITE | {"ABORT_GRACE": 30.0})
+    run_one()
+    job.refresh_from_db()
+    assert (job.status, job.error_code) == (Status.FAILED, "timeout")
+
+
 def test_nothing_runs_on_without_a_heartbeat(submit, monkeypatch):
     submit(seconds=60)
     monkeypatch.setattr(heart, "lives", lambda: False)
@@ -311,6 +331,13 @@ def test_a_child_that_another_thread_reaps_does_not_end_the_runs_end(monkeypatch
     monkeypatch.setattr(slots, "children", lambda: next(seen))
     slots.kill_children(except_for=set())
     assert next(seen, None) is None
+
+
+def test_pids_of_another_namespace_are_not_compared_with_ours(monkeypatch):
+    mine = slots.boot_id()
+    assert slots.boot_id() == mine and len(mine) == 36
+    monkeypatch.setattr(os, "readlink", lambda path: "pid:[1]")
+    assert slots.boot_id() != mine
 
 
 def test_dead_work_folders_are_swept(tmp_path):
