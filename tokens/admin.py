@@ -52,7 +52,7 @@ class Uncounted(InfinitePaginator):
     follows = False
 
     def page(self, number: int | str) -> Page:
-        number = self.validate_number(number)
+        number = int(self.validate_number(number))
         start = (number - 1) * self.per_page
         rows = list(self.object_list[start : start + self.per_page + 1])
         self.follows = len(rows) > self.per_page
