@@ -45,6 +45,13 @@ def studio_id(job_id: str) -> uuid.UUID:
     return uuid.UUID(int=7 << 76 | (digest >> 116) << 64 | 0b10 << 62 | low)
 
 
+def studio_words(job: Job) -> dict[str, Any]:
+    """What an imported job keeps of the Studio's own; nothing of any other, whose owner may have written anything."""
+    words = job.metadata.get("studio")
+    named = isinstance(words, dict) and isinstance(words.get("job_id"), str)
+    return words if named and studio_id(words["job_id"]) == job.pk else {}  # nobody knows the id of a job to be sold
+
+
 def import_studio(path: Path, owner_id: int) -> Report:
     """Take over the ended jobs of a Studio's database as `owner_id`'s. Repeating it takes only what is new.
 

@@ -9,7 +9,7 @@ from rest_framework.response import Response
 
 from ... import lifecycle, queries
 from ...errors import ErrorCode, Refused
-from ...imports import studio_id
+from ...imports import studio_id, studio_words
 from ...models import FINAL, Job
 from ..base import KeysetPagination, StrictSerializer, in_words, url
 from ..jobs import sell
@@ -26,7 +26,7 @@ class Submission(StrictSerializer):
 def represent(request: Request, job: Job) -> dict[str, Any]:
     """A job in the Studio's words; its outputs must have been read along."""
     outputs = [url(request, "job-output", job.pk, file.name) for file in job.outputs.all()]
-    imported = job.metadata.get("studio", {}) if isinstance(job.metadata, dict) else {}
+    imported = studio_words(job)
     error = {"code": job.error_code, "message": job.error_message} if job.error_code else None
     return {
         "job_id": imported.get("job_id", str(job.pk)),

@@ -77,6 +77,16 @@ def test_others_see_nothing(as_ann, as_bob):
     assert as_bob.post(f"/jobs/{job_id}/cancel").status_code == 404
 
 
+@pytest.mark.parametrize(
+    "theirs", ["words", [], None, 5, {"job_id": "bobs", "output_urls": ["https://evil.example/virus.exe"]}]
+)
+def test_metadata_are_not_taken_for_the_studios_words(as_ann, as_op, theirs):
+    body = {"kind": "KITCHEN", "params": PARAMS, "metadata": {"studio": theirs}}
+    job_id = as_ann.send("/api/jobs/", body).json()["id"]
+    for client in (as_ann, as_op):  # Op sees everybody's
+        assert [(job["job_id"], job["output_urls"]) for job in client.get("/jobs").json()] == [(job_id, [])]
+
+
 @pytest.fixture
 def studio(tmp_path):
     """The Studio's database: a finished render, a failed stitch, a running job and one of a kind nobody knows."""
