@@ -217,9 +217,14 @@ def sweep() -> int:
 
 def free_bytes() -> int:
     """Free space on the fuller disk: that of JOBSITE_HOME (database, work folders, uploads that arrive) or that of a
-    local storage. A bucket does not say what it has left."""
+    local storage; 0 if one does not answer, as a mount that has gone. A bucket does not say what it has left."""
     places = [settings.HOME] if blobs.is_remote() else [settings.HOME, Path(default_storage.path(""))]
-    return min(shutil.disk_usage(place if place.exists() else place.parent).free for place in places)
+    try:  # a storage that nothing was written to yet is not there: its folder will be made
+        there = [next(path for path in (place, *place.parents) if path.exists()) for place in places]
+        return min(shutil.disk_usage(path).free for path in there)
+    except OSError as error:
+        log.error("A disk does not answer: %s", storage_words(error))
+        return 0
 
 
 def probe_writable() -> None:

@@ -1,5 +1,8 @@
 """What turns /health red, one thing at a time; busy never does."""
 
+import errno
+import os
+import shutil
 from datetime import timedelta
 
 import pytest
@@ -9,7 +12,7 @@ from django.db.migrations.recorder import MigrationRecorder
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from jobs import health, lifecycle, slots, upkeep
+from jobs import artifacts, health, lifecycle, slots, upkeep
 from jobs.models import Job, Slot, Tick
 from tokens.models import Account
 
@@ -99,6 +102,23 @@ def test_watchmen_that_never_ran_count_from_the_first_start(slot):
 def test_a_full_disk_is_red(slot, settings):
     settings.JOBSITE = {**settings.JOBSITE, "DISK_FREE_BYTES": 2**60}
     assert red() == {"disk"}
+
+
+def test_a_disk_that_does_not_answer_is_red_and_takes_no_jobs(slot, as_ann, client, monkeypatch):
+    """A network disk that has gone: it was a 500 of all three."""
+
+    def gone(path):
+        raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
+
+    monkeypatch.setattr(shutil, "disk_usage", gone)
+    assert red() == {"disk"}
+    assert as_ann.send("/api/jobs/", {"kind": "KITCHEN", "params": {}}).json()["code"] == "storage_full"
+    assert b"jobsite_disk_free_bytes 0.0" in client.get("/metrics").content
+
+
+def test_a_storage_whose_folder_will_be_made_has_room(monkeypatch, tmp_path):
+    monkeypatch.setattr(default_storage, "path", lambda name: str(tmp_path / "mount" / "jobsite" / name))
+    assert artifacts.free_bytes() > 0
 
 
 def test_a_storage_that_refuses_is_red(slot, monkeypatch):
