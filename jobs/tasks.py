@@ -89,6 +89,8 @@ def watchman(work: Callable[[], int]) -> Any:
     @shared_task(name=f"jobs.{work.__name__}")
     @wraps(work)
     def task() -> int:
+        if connection.connection is not None and not connection.is_usable():
+            connection.close()  # it is kept between tasks, and was cut since: the turn is not lost by that
         return upkeep.turn(work.__name__, work)
 
     return task

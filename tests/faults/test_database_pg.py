@@ -1,13 +1,14 @@
 """F18, F21, F22 on PostgreSQL: connections cut, COMMITs done without an answer, a row locked by a stranger."""
 
 from contextlib import contextmanager
+from datetime import datetime
 
 import psycopg
 import pytest
 from django.db import OperationalError, connection
 
 from jobs import lifecycle
-from jobs.models import JobEvent, Status
+from jobs.models import JobEvent, Status, Tick
 from tests import invariants
 from tests.faults.pg_proxy import Proxy
 from tests.faults.rig import cook, database_url, final, fresh, is_running, until
@@ -45,17 +46,36 @@ def stranger():
         other.rollback()
 
 
-def test_connections_of_workers_cut_mid_run(platform, ann):
-    """The run goes on and is settled over a new connection; the next task has a live one."""
-    platform.up()
-    job = cook(ann, seconds=2)
-    until(is_running(job), seconds=20)
+def cut_all() -> int:
+    """End all connections but this one, as a restart of the server does. Returns how many there were."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
-        assert cursor.fetchone()[0] >= 2
+        return cursor.fetchone()[0]
+
+
+def test_watchmen_go_on_after_their_connection_was_cut(platform):
+    """The upkeep worker keeps its connection between turns; without a look at it before each they failed for ever."""
+    platform.up()
+    often = ["dispatch_due", "deliver_webhooks"]  # every five seconds
+
+    def turns() -> dict[str, datetime]:
+        return dict(Tick.objects.filter(name__in=often, seconds__isnull=False).values_list("name", "ran_at"))
+
+    until(lambda: len(turns()) == len(often), seconds=40)
+    before = turns()
+    assert cut_all() >= 2
+    until(lambda: all(ran_at > before[name] for name, ran_at in turns().items()), seconds=40)
+
+
+def test_connections_of_workers_cut_mid_run(platform, ann):
+    """The run goes on and is settled over a new connection; the next task has a live one."""
+    platform.up()
+    job = cook(ann, seconds=2)
+    until(is_running(job), seconds=20)
+    assert cut_all() >= 2
     ended = final(job, cook(ann), seconds=60)
     assert [(row.status, row.attempt) for row in ended] == [(Status.SUCCEEDED, 1)] * 2
     later = [cook(ann) for _ in range(4)]
