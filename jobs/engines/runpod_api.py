@@ -117,7 +117,7 @@ class Client:
                 return "gone"
             raise
         status = answer.get("status") if isinstance(answer, dict) else None
-        if status not in ENDED:
+        if not isinstance(status, str) or status not in ENDED:
             raise NoAnswer("RunPod did not say that it was cancelled")
         return status
 

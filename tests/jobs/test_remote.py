@@ -10,7 +10,7 @@ from django.db.models.functions import Now
 from django.urls import reverse
 
 from jobs import lifecycle, remote
-from jobs.engines import remote_worker
+from jobs.engines import remote_worker, runpod_api
 from jobs.engines.fake_runpod import FakeRunpod
 from jobs.errors import ErrorCode, JobError
 from jobs.models import RemoteCall, RemoteState, Status
@@ -131,6 +131,16 @@ def test_what_nobody_waits_for_is_cancelled(call, fake, ended, known):
     assert job.status == "CANCELLED"
     assert (row(first).state, row(first).outcome, row(first).remote_id) == ("ended", "CANCELLED", job.id)
     assert not remote.strays()
+
+
+def test_a_cancel_whose_answer_is_nonsense_stops_no_other(call, fake, monkeypatch):
+    for _ in range(2):
+        lease, mine = call()
+        mine.started(sent(fake, mine).id)
+        end(lease)
+    monkeypatch.setattr(runpod_api.Client, "_ask", lambda *_, **__: {"status": {"of": ["what"]}})
+    assert remote.sweep() == remote.Swept(ended=0, left=2)
+    assert {stray.error for stray in remote.strays()} == {"RunPod did not say that it was cancelled"}
 
 
 def test_a_cancel_that_fails_five_times_is_tried_a_sixth(call, fake):
