@@ -8,6 +8,9 @@ from pathlib import Path
 from jobs.engines import ffmpeg, media, mp4
 from jobs.errors import ErrorCode, JobError
 
+# In front of an input whose size may change within it (a call that was recorded): the pictures are scaled. Else FFmpeg
+# would begin their filters anew, and count time and pictures from 0 again.
+SAME_FILTERS = ["-reinit_filter:v", "0"]
 AUDIO_SLACK = Fraction(30, 1000)  # seconds that a clip's sound may end before its pictures and still be copied
 
 
@@ -174,7 +177,7 @@ def size(clip: Clip) -> tuple[int, int]:
     """Width and height as shown, after turning."""
     if clip.probe and clip.probe.video:
         video = clip.probe.video
-        return (video.height, video.width) if video.rotation % 180 else (video.width, video.height)
+        return (video.height, video.width) if video.rotation in (90, 270) else (video.width, video.height)
     video_track = clip.movie.video if clip.movie else None
     return (video_track.width, video_track.height) if video_track else (0, 0)
 
@@ -239,7 +242,7 @@ def encode(work: list[Encoding]) -> list[str]:
     for one in work:
         clip, to, sound = one.clip, one.to, one.sound
         number = inputs.count("-i")
-        inputs += ffmpeg.source(clip.path, clip.content_type)
+        inputs += [*SAME_FILTERS, *ffmpeg.source(clip.path, clip.content_type)]
         if to:
             outputs += ["-map", f"{number}:V:0", "-vf", picture_filters(to), "-frames:v", str(clip.expected)]
             outputs += [*encode_pictures(to), f"{one.stem}v.mp4"]

@@ -5,7 +5,7 @@ from fractions import Fraction
 from itertools import pairwise
 
 from jobs.engines import ffmpeg
-from jobs.engines.clips import Clip, Format, encode_pictures, even_sound, picture_filters
+from jobs.engines.clips import SAME_FILTERS, Clip, Format, encode_pictures, even_sound, picture_filters
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def encode(part: Part, form: Format, sound: tuple[int, int, bytes] | None, stem:
     is that of the pictures to the sample, counted from the film's beginning.
     """
     clips = [part.clip, *([part.before] if part.before else [])]
-    args = [word for clip in clips for word in ffmpeg.source(clip.path, clip.content_type)]
+    args = [word for clip in clips for word in (*SAME_FILTERS, *ffmpeg.source(clip.path, clip.content_type))]
     rate = f"fps={form.fps.numerator}/{form.fps.denominator}:start_time=0"  # xfade wants it said again after setpts
     graph = [f"[0:V:0]{picture_filters(form)},trim=end_frame={part.count},setpts=PTS-STARTPTS,{rate}[new]"]
     pictures = "[new]"

@@ -11,6 +11,7 @@ import re
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -77,11 +78,12 @@ def sniff(path: Path) -> str | None:
 class Stream:
     """One stream. Seconds from the file's first instant; sizes are as coded, before `rotation` (degrees) turns them."""
 
-    kind: str  # video, audio or other; a cover picture is other
+    kind: str  # video, audio or other; a cover picture is other, and what no decoder here knows
     codec: str
     time_base: str
     start: float = 0.0
     duration: float = 0.0  # of what is really there, from the packets
+    last: float = 0.0  # when the last picture or sound begins
     frames: int = 0  # packets counted
     width: int = 0
     height: int = 0
@@ -133,46 +135,64 @@ def probe_all(
     """What is in each file (label → path), read by one child; every packet is read, only a first picture decoded.
 
     Raises JobError(bad_input), naming the label, for what is no media that we take, breaks a cap or cannot be read
-    within `limits`. `on_file` gets the number of files done; `stop` and `on_start` are those of `process.run`.
+    within `limits`, whose seconds each file has anew. `on_file` gets the number of files done; `stop` and `on_start`
+    are those of `process.run`.
     """
-    work = []
+    work, labels = [], list(files)
     for number, (label, path) in enumerate(files.items()):
         content_type = sniff(path)
         if content_type is None:
             raise JobError(ErrorCode.bad_input, f"{label} is not a video, picture or sound that can be read here.")
         work.append((str(number), content_type))
     answers: list[str] = []
+    heard_at = time.monotonic()
 
     def heard(line: str) -> None:
+        nonlocal heard_at
         answers.append(line)
+        heard_at = time.monotonic()
         on_file(len(answers))
+
+    def stopped() -> bool | None:
+        if time.monotonic() - heard_at > limits.seconds and len(answers) < len(labels):
+            raise _too_much(labels[len(answers)])
+        return stop()
 
     environment = {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
     argv = [sys.executable, "-P", "-m", "jobs.engines.media", json.dumps(work)]
+    whole = dataclasses.replace(
+        limits,
+        seconds=limits.seconds * (len(files) + 1),  # `stopped` comes first and names the file
+        cpu_seconds=limits.cpu_seconds * len(files),
+    )
     with shown(list(files.values())) as folder:
         ended = process.run(
             argv,
             cwd=folder,
-            limits=limits,
+            limits=whole,
             on_line=heard,
-            stop=stop,
+            stop=stopped,
             on_start=on_start,
             env=environment,
             reads=(str(ROOT),),
             line_characters=65536,
         )
     found = {}
-    for number, label in enumerate(files):
+    for number, label in enumerate(labels):
         if number >= len(answers):
             if ended.returncode == 1 and "MemoryError" not in "".join(ended.tail):
                 raise JobError(ErrorCode.internal_error, "The media reader failed: " + "".join(ended.tail[-1:]))
-            raise JobError(ErrorCode.bad_input, f"{label} cannot be read within the time and memory allowed.")
+            raise _too_much(label)
         answer = json.loads(answers[number])
         if "error" in answer:
             raise JobError(ErrorCode.bad_input, f"{label} {answer['error']}.")
         streams = tuple(Stream(**stream) for stream in answer.pop("streams"))
         found[label] = Probe(streams=streams, **answer)
     return found
+
+
+def _too_much(label: str) -> JobError:
+    return JobError(ErrorCode.bad_input, f"{label} cannot be read within the time and memory allowed.")
 
 
 @contextmanager
@@ -233,12 +253,13 @@ def inspect(path: str, content_type: str) -> Probe:
             declared = (container.duration or 0) / av.time_base
             still = content_type.startswith("image/")
             check_caps(seconds=0.0 if still else declared, streams=len(container.streams))
-            for video in container.streams.video:
+            known = [video for video in container.streams.video if video.codec_context]
+            for video in known:
                 check_caps(width=video.codec_context.width, height=video.codec_context.height)
                 if not video.codec_context.width:
                     raise Unfit(f"has pictures that are damaged or of more than {MAX_PIXELS} pixels")
-            times, broken = _packets(container)
-            turned = _rotation(container) if container.streams.video and not still else 0
+            times, counts, broken = _packets(container)
+            turned = _rotation(container, known[0]) if known and not still else 0
             streams = tuple(_stream(stream, times[stream.index], turned) for stream in container.streams)
             if still and sum(stream.frames for stream in streams) > 1:
                 raise Unfit(pictures.SEVERAL)
@@ -253,49 +274,58 @@ def inspect(path: str, content_type: str) -> Probe:
             short = exact and declared - length > max(0.25, 0.01 * declared)
             if demuxer == "mpegts":  # it never says how long it is, but it is made of packets of 188 bytes
                 broken = broken or Path(path).stat().st_size % 188 != 0
-            counted = [s for s in container.streams if demuxer == "mov" and not _is_pcm(s)]
-            fewer = any(len(times[s.index]) < s.frames - 1 for s in counted)
+            counted = [s for s in container.streams if demuxer == "mov" and not _holds_samples(s)]
+            fewer = any(counts[s.index] < s.frames - 1 for s in counted)
+            if fewer and not broken:  # or an edit list shows but a part of it, as of clips that a phone trimmed
+                options["ignore_editlist"] = "1"
+                with av.open(f"file:{path}", format=demuxer, options=options, metadata_errors="replace") as whole:
+                    _times, counts, broken = _packets(whole)
+                fewer = any(counts[s.index] < s.frames - 1 for s in counted)
             start = (container.start_time or 0) / av.time_base
             return Probe(content_type, start, length, streams, bool(broken or short or fewer))
     except (av.FFmpegError, ValueError, OverflowError) as wrong:
         raise Unfit("cannot be read: it is damaged or cut") from wrong
 
 
-def _is_pcm(stream) -> bool:
-    """Whether it is plain samples: a MOV counts each as a frame, while a packet holds many."""
-    return stream.type == "audio" and stream.codec_context.name.startswith("pcm_")
+def _holds_samples(stream) -> bool:
+    """Whether it is plain samples, or may be: a MOV counts each as a frame, while a packet holds many."""
+    context = stream.codec_context
+    return stream.type == "audio" and (context is None or context.name.startswith("pcm_"))
 
 
-def _rotation(container) -> int:
-    """Degrees by which a player turns the first picture; 0 if it cannot be decoded."""
+def _rotation(container, stream) -> int:
+    """Degrees by which a player turns the stream's first picture; 0 if it cannot be decoded."""
     import av
 
     try:
         container.seek(0)
-        frame = next(container.decode(video=0), None)
+        frame = next(container.decode(stream), None)
     except av.FFmpegError:
         return 0
     return round(frame.rotation) % 360 if frame is not None else 0
 
 
-def _packets(container) -> tuple[dict[int, list[tuple[int, int]]], bool]:
-    """(presentation time, duration) of every packet per stream index, and whether reading ended in an error."""
+def _packets(container) -> tuple[dict[int, list[tuple[int, int]]], dict[int, int], bool]:
+    """(presentation time, duration) of every packet that is shown per stream index, how many packets there are of each,
+    and whether reading ended in an error. What stands before an edit list's beginning is only there to be decoded."""
     import av
 
     times: dict[int, list[tuple[int, int]]] = {stream.index: [] for stream in container.streams}
-    total, broken = 0, False
+    counts, total, broken = dict.fromkeys(times, 0), 0, False
     try:
         for packet in container.demux():
             if packet.size:
                 stamp = packet.pts if packet.pts is not None else packet.dts
-                times[packet.stream_index].append((stamp if stamp is not None else 0, packet.duration or 0))
+                if not packet.is_discard:
+                    times[packet.stream_index].append((stamp if stamp is not None else 0, packet.duration or 0))
+                counts[packet.stream_index] += 1
                 total += 1
                 broken = broken or packet.is_corrupt  # for instance, shorter than announced
                 if total > 2 * MAX_FRAMES:
                     raise Unfit("has too many pictures or sounds")
     except av.FFmpegError:
-        return times, True
-    return times, broken
+        return times, counts, True
+    return times, counts, broken
 
 
 def _widest(times: list[tuple[int, int]]) -> int:
@@ -310,12 +340,13 @@ def _stream(stream, times: list[tuple[int, int]], turned: int) -> Stream:
     start = float(stamps[0] * base) if stamps else 0.0
     length = float(max(stamp + duration for stamp, duration in times) * base) - start if times else 0.0
     cover = "attached_pic" in stream.disposition.name.lower() if stream.disposition else False
-    kind = stream.type if stream.type in ("video", "audio") and not cover else "other"
-    found = Stream(kind, "", str(base), start, length, len(times))
+    context = stream.codec_context  # None: of a codec that nobody here knows, as the spatial sound of some phones
+    kind = stream.type if stream.type in ("video", "audio") and context and not cover else "other"
+    last = float(stamps[-1] * base) if stamps else 0.0
+    found = Stream(kind, "", str(base), start, length, last, len(times))
     if kind == "other":
         return found
-    context = stream.codec_context
-    found = dataclasses.replace(found, codec=context.name)
+    found = dataclasses.replace(found, codec=context.codec.canonical_name)  # its `name` is the decoder's
     if kind == "audio":
         return dataclasses.replace(found, sample_rate=context.sample_rate, channels=context.channels)
     steps = {after - before for before, after in pairwise(stamps)}

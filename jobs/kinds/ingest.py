@@ -157,6 +157,12 @@ def end_of(found: media.Probe) -> float:
     return found.video.end - found.start
 
 
+def last_of(found: media.Probe) -> float:
+    """Seconds from the file's start to its last picture, which may stand for long: of a screen that was recorded."""
+    assert found.video
+    return found.video.last - found.start
+
+
 def length(found: media.Probe) -> float:
     """Seconds from the first picture or sound to the end of the last."""
     return max(stream.end for stream in found.streams if stream.frames) - found.start
@@ -186,9 +192,9 @@ def decode(
             raise JobError(failed.code, f"{label}: {failed.message}", retryable=failed.retryable) from failed
         raise
     frames = scenes.read_frames(run.workdir)
-    reached = frames[-1].at if frames else 0.0
-    if not frames or reached < seconds - 2 * scenes.step(seconds) - 1:  # code 0 does not prove a whole file
-        raise JobError(ErrorCode.ffmpeg_error, f"{label} gave pictures for {reached:.1f} of {seconds:.1f} seconds.")
+    reached, last = frames[-1].at if frames else 0.0, last_of(found)
+    if not frames or reached < last - 2 * scenes.step(seconds) - 1:  # code 0 does not prove a whole file
+        raise JobError(ErrorCode.ffmpeg_error, f"{label} gave pictures for {reached:.1f} of {last:.1f} seconds.")
     return frames
 
 

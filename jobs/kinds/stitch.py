@@ -63,7 +63,9 @@ class Stitch(Kind):
             encode(run, clips, form, own_sound)
             audios = [clip.audio for clip in clips if clip.audio]
         if run.params.get("audio"):
-            audios = [encode_track(run, sum((clip.video.seconds for clip in clips if clip.video), Fraction(0)))]
+            seconds = sum((clip.video.seconds for clip in clips if clip.video), Fraction(0))
+            copied = all(clip.movie and clip.video is clip.movie.video for clip in clips)
+            audios = [encode_track(run, seconds, start=LOOKED if copied else ENCODED)]
         film = run.workdir / "film.mp4"
         run.progress(ENCODED, "joining")
         write(run, clips, audios, film)
@@ -211,8 +213,8 @@ def made_pictures(run: Run, clip: Clip, name: str) -> mp4.Track | None:
     return video
 
 
-def encode_track(run: Run, seconds: Fraction) -> mp4.Track:
-    """The `audio` input as the whole film's sound, exactly `seconds` long."""
+def encode_track(run: Run, seconds: Fraction, *, start: float) -> mp4.Track:
+    """The `audio` input as the whole film's sound, exactly `seconds` long; progress goes on from `start`."""
     path = run.input(run.params["audio"])
     found = media.probe(path, label="audio", stop=run.check)
     if found.audio is None:
@@ -221,7 +223,7 @@ def encode_track(run: Run, seconds: Fraction) -> mp4.Track:
         raise JobError(ErrorCode.ffmpeg_error, "audio is cut short: the file ends in the middle.")
     args = [*ffmpeg.source(path, found.content_type), "-map", "0:a:0"]
     args += [*clipping.encode_sound((48_000, 2, b""), seconds), "soundtrack.mp4"]
-    with_label("audio", lambda: run.ffmpeg(args, seconds=float(seconds), start=LOOKED, end=ENCODED))
+    with_label("audio", lambda: run.ffmpeg(args, seconds=float(seconds), start=start, end=ENCODED))
     track = made(run.workdir / "soundtrack.mp4", "audio").audio
     if track is None:
         raise JobError(ErrorCode.ffmpeg_error, "audio gave no sound.")

@@ -98,6 +98,22 @@ def test_says_what_is_in_it(material):
         assert found[name].video.duration == pytest.approx(2.0 if name == "variable.mp4" else 1.0, abs=0.11), name
 
 
+def test_a_codec_that_nobody_knows_is_another_stream(material):
+    spatial, raw = (media.probe(material.unknown("plain.mp4", entry)) for entry in (b"mp4a", b"avc1"))
+    assert (spatial.video.codec, spatial.audio, spatial.streams[1].kind) == ("h264", None, "other")
+    assert (raw.video, raw.streams[0].kind, raw.cut) == (None, "other", False)
+
+
+def test_a_trimmed_video_is_what_it_shows_and_not_cut(material):
+    found = media.probe(material("trimmed.mov"))
+    assert not found.cut
+    assert (found.video.start, found.video.duration) == (pytest.approx(0.0, abs=0.05), pytest.approx(1.5, abs=0.05))
+
+
+def test_a_codec_has_its_own_name_not_its_decoders(material):
+    assert media.probe(material("tone.mp3")).audio.codec == "mp3"
+
+
 @pytest.mark.parametrize("name", ["still.png", "still.jpg", "still.webp", "still.tif", "still.gif"])
 def test_pictures(material, name):
     video = media.probe(material(name)).video
@@ -151,6 +167,26 @@ def test_what_needs_more_than_the_limits_is_refused_by_name(material):
     with pytest.raises(JobError) as raised:
         media.probe(material("plain.mp4"), label="clips.0", limits=small)
     assert raised.value.code in (ErrorCode.bad_input, ErrorCode.internal_error)
+
+
+def test_what_takes_too_long_is_refused_by_name(material):
+    with pytest.raises(JobError, match=r"clips.0 cannot be read within") as raised:
+        media.probe(material("plain.mp4"), label="clips.0", limits=process.Limits(seconds=0.001))
+    assert raised.value.code is ErrorCode.bad_input
+
+
+def test_two_hundred_files_have_the_time_of_two_hundred(material, monkeypatch):
+    given = []
+
+    def run(*args, limits, **options):
+        given.append(limits)
+        return process.Finished(0, [])
+
+    monkeypatch.setattr(process, "run", run)
+    with pytest.raises(JobError, match="cannot be read"):
+        media.probe_all({f"clips.{n}": material("plain.mp4") for n in range(200)})
+    assert given[0].seconds >= 200 * media.PROBE_LIMITS.seconds
+    assert given[0].cpu_seconds >= 200 * media.PROBE_LIMITS.cpu_seconds
 
 
 def test_stop_ends_the_reader(material):

@@ -32,6 +32,11 @@ RECIPES = {
     "larger.mp4": [*picture("200x200", 30), *tone(1, 44100), *H264, *AAC],
     "upright.mp4": [*picture("72x128"), *tone(), *H264, *AAC],
     "rotated.mp4": ["-display_rotation", "90", "-i", "upright.mp4", "-c", "copy"],
+    "tilted.mp4": ["-display_rotation", "45", "-i", "upright.mp4", "-c", "copy"],
+    "long.mov": [*picture(seconds=4), *tone(4), *H264, *AAC],
+    "trimmed.mov": ["-ss", "2.5", "-i", "long.mov", "-c", "copy"],  # an edit list hides what is before, as phones do
+    "vp8-small.webm": [*picture("64x36"), *tone(), "-c:v", "libvpx", "-c:a", "libopus"],
+    "slow.mp4": [*picture(rate="1/5", seconds=20, source="smptebars"), *H264],
     "variable.mp4": [
         *picture(seconds=2),
         *tone(2),
@@ -81,8 +86,8 @@ class Material:
     def __call__(self, name: str) -> Path:
         path = self.folder / name
         if not path.exists():
-            if name == "rotated.mp4":
-                self("upright.mp4")
+            for source in RECIPES.keys() & set(RECIPES[name]):
+                self(source)
             command = [ffmpeg.bundled(), "-v", "error", "-nostdin", "-y", *RECIPES[name], name]
             subprocess.run(command, cwd=self.folder, check=True)
         return path
@@ -92,6 +97,20 @@ class Material:
         whole = self(name)
         path = self.folder / f"half-{share}-{name}"
         path.write_bytes(whole.read_bytes()[: int(whole.stat().st_size * share)])
+        return path
+
+    def call(self) -> Path:
+        """Two seconds of VP8 whose size changes in the middle, as where a call was recorded."""
+        path, parts = self.folder / "call.webm", [self("vp8.webm"), self("vp8-small.webm")]
+        (self.folder / "call.txt").write_text("".join(f"file '{part.name}'\n" for part in parts))
+        command = [ffmpeg.bundled(), "-v", "error", "-y", "-f", "concat", "-i", "call.txt", "-c", "copy", path.name]
+        subprocess.run(command, cwd=self.folder, check=True)
+        return path
+
+    def unknown(self, name: str, entry: bytes) -> Path:
+        """That MP4 with a codec that nobody knows in the track of this sample entry (`mp4a`, `avc1`)."""
+        path = self.folder / f"unknown-{entry.decode()}-{name}"
+        path.write_bytes(self(name).read_bytes().replace(entry, b"apac").replace(b"esds", b"dapa"))
         return path
 
     def damaged(self, name: str) -> Path:

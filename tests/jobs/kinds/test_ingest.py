@@ -103,6 +103,8 @@ def test_the_same_video_gives_the_same_words(tmp_path, advert):
         ("mpeg4.avi", (128, 72), True),
         ("pcm.mov", (128, 72), True),
         ("short-sound.mp4", (128, 72), True),
+        ("trimmed.mov", (128, 72), True),
+        ("slow.mp4", (128, 72), False),
     ],
 )
 def test_videos_of_all_forms(tmp_path, material, name, size, has_sound):
@@ -181,7 +183,7 @@ def test_a_video_without_frames_is_refused(tmp_path):
 
 def test_a_pass_that_breaks_off_silently_is_no_success(tmp_path, advert, monkeypatch):
     monkeypatch.setattr(scenes, "read_frames", lambda folder: [scenes.Frame(0, 0.0, 0.0)])
-    monkeypatch.setattr("jobs.kinds.ingest.end_of", lambda found: 30.0)
+    monkeypatch.setattr("jobs.kinds.ingest.last_of", lambda found: 30.0)
     with pytest.raises(JobError, match=r"upload gave pictures for 0\.0 of 30\.0 seconds") as raised:
         ingest(tmp_path / "run", advert)
     assert raised.value.code is ErrorCode.ffmpeg_error

@@ -94,6 +94,7 @@ def test_price_grows_with_the_clips(settings, clips, price):
         (["plain.mp4", "vp8.webm", "mpeg4.avi"], [25, 25, 25], 2),
         (["plain.mp4", "short-sound.mp4", "long-sound.mp4"], [25, 25, 25], 0),
         (["silent.mp4", "plain.mp4", "silent.mp4"], [25, 25, 25], 0),
+        (["plain.mp4", "trimmed.mov"], [25, 37], 1),
     ],
 )
 def test_films(tmp_path, material, names, frames, to_encode):
@@ -136,6 +137,18 @@ def test_a_film_of_a_film(tmp_path, material):
     assert encoded(rig) == 1
 
 
+@pytest.mark.parametrize("crossfade", [None, 0.2])
+def test_a_clip_whose_size_changes_in_the_middle(tmp_path, material, crossfade):
+    options = {"crossfade": crossfade} if crossfade else {}
+    _film, probe, _rig = stitch(tmp_path / "run", [material("plain.mp4"), material.call()], **options)
+    assert abs(probe.video.frames - (70 if crossfade else 75)) <= 1
+
+
+def test_a_tilted_clip_keeps_its_size(tmp_path, material):
+    _film, probe, _rig = stitch(tmp_path / "run", [material("tilted.mp4")] * 2, fps=30)
+    assert (probe.video.width, probe.video.height) == (72, 128)
+
+
 def test_all_rates_vary(tmp_path, material):
     _film, probe, rig = stitch(tmp_path / "run", [material("variable.mp4"), material("variable.mp4")])
     assert (probe.video.variable, encoded(rig)) == (False, 2)
@@ -155,6 +168,21 @@ def test_an_audio_track_is_cut_or_filled_to_the_film(tmp_path, material, name):
     film, probe, rig = stitch(tmp_path / "run", clips, audio=material(name))
     assert (probe.video.frames, encoded(rig), probe.audio.channels) == (50, 0, 2)
     assert abs(mp4.read(film).audio.end - 2) < 0.04
+
+
+def test_progress_goes_on_while_an_audio_track_is_encoded(tmp_path, material):
+    clips = [material("plain.mp4"), material("vp8.webm")]
+    rig = rig_for(tmp_path / "run", clips, audio=material("tone.wav"))
+    shares = []
+    run_ffmpeg = rig.ffmpeg
+
+    def ffmpeg(args, *, seconds, start=0.0, end=1.0):
+        shares.extend((start, end))
+        run_ffmpeg(args, seconds=seconds, start=start, end=end)
+
+    rig.ffmpeg = ffmpeg
+    KIND.run(rig)
+    assert shares == sorted(shares)
 
 
 def test_asked_for_size_and_rate(tmp_path, material):
