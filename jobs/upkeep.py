@@ -37,7 +37,8 @@ def schedule() -> dict[str, tuple[str, float]]:
 def install(periodic=None, interval=None, tick=None) -> None:
     """Write the schedule: a Beat entry and a tick for each name. Repeating it changes nothing but changed periods.
 
-    A migration passes its own models; Beat keeps an operator's `enabled`.
+    A migration passes its own models; Beat keeps an operator's `enabled`. Another schedule that he gave one of ours (a
+    crontab, say) goes: Beat's rows refuse to be saved with two. He may also have made an interval a second time.
     """
     if periodic is None:
         from django_celery_beat.models import IntervalSchedule as interval
@@ -45,10 +46,10 @@ def install(periodic=None, interval=None, tick=None) -> None:
     tick = tick or Tick
     for name, (task, period) in schedule().items():
         unit, length = next(((unit, length) for unit, length in UNITS if not period % length), FINEST)
-        every, _ = interval.objects.get_or_create(every=round(period / length), period=unit)
-        periodic.objects.update_or_create(
-            name=name, defaults={"task": task, "interval": every, "queue": "upkeep", "expire_seconds": None}
-        )
+        wanted = {"every": round(period / length), "period": unit}
+        every = interval.objects.filter(**wanted).first() or interval.objects.create(**wanted)
+        ours = {"task": task, "interval": every, "queue": "upkeep", "expire_seconds": None, "one_off": False}
+        periodic.objects.update_or_create(name=name, defaults=ours | dict.fromkeys(("crontab", "solar", "clocked")))
         # Beat counts from its own start what it never sent: restarted within each period it would never send it.
         periodic.objects.filter(name=name, last_run_at=None).update(last_run_at=timezone.now())
         tick.objects.update_or_create(name=name, defaults={"period": period})

@@ -7,7 +7,7 @@ import pytest
 from django.db import connections
 from django.db.models.functions import Now
 from django.utils import timezone
-from django_celery_beat.models import PeriodicTask
+from django_celery_beat.models import ClockedSchedule, CrontabSchedule, IntervalSchedule, PeriodicTask
 
 from jobs import upkeep
 from jobs.models import Tick
@@ -29,6 +29,26 @@ def test_installing_again_keeps_what_the_operator_switched_off():
     PeriodicTask.objects.filter(name="sweep_storage").update(enabled=False)
     upkeep.install()
     assert not PeriodicTask.objects.get(name="sweep_storage").enabled
+
+
+@pytest.mark.parametrize("other", ["crontab", "clocked"])
+def test_another_schedule_that_the_operator_gave_one_of_ours_keeps_no_platform_from_starting(other):
+    task = PeriodicTask.objects.get(name="sweep_storage")
+    task.interval = None
+    if other == "crontab":
+        task.crontab = CrontabSchedule.objects.create(minute="0", hour="3")
+    else:
+        task.clocked, task.one_off = ClockedSchedule.objects.create(clocked_time=timezone.now()), True
+    task.save()
+    upkeep.install()
+    task.refresh_from_db()
+    assert (str(task.interval), task.crontab, task.clocked, task.one_off) == ("every day", None, None, False)
+
+
+def test_an_interval_that_the_operator_made_a_second_time_keeps_no_platform_from_starting():
+    IntervalSchedule.objects.create(every=1, period="days")
+    upkeep.install()
+    assert str(PeriodicTask.objects.get(name="sweep_storage").interval) == "every day"
 
 
 def test_a_beat_that_is_restarted_again_and_again_still_sends_what_is_due_once_a_day():
