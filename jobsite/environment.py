@@ -1,8 +1,11 @@
 """Reading the environment: NAME or NAME_FILE, refused with the variable's name where it is empty or wrong."""
 
+import io
 import ipaddress
 import os
+import re
 from pathlib import Path
+from urllib.parse import SplitResult, urlsplit
 
 import environ
 from django.core.exceptions import ImproperlyConfigured
@@ -38,6 +41,10 @@ class Env(environ.Env):
                 raise ImproperlyConfigured(f"{var} must be one of {', '.join(self.BOOLEANS)}; it is {word[:40]!r}.")
             return self.BOOLEANS[word]
         try:
+            if var in self.ENVIRON and cast is float:
+                return float(self.ENVIRON[var])  # django-environ drops what is no digit: 1e3 would be 13, 2h 2 seconds
+            if var in self.ENVIRON and self.ENVIRON[var].startswith("$"):
+                return self.parse_value(self.ENVIRON[var], cast)  # it would look for a variable of that name
             return super().get_value(var, cast=cast, default=default, parse_default=parse_default)
         except (ValueError, TypeError) as wrong:
             kind = getattr(cast, "__name__", "value")
@@ -45,10 +52,48 @@ class Env(environ.Env):
 
 
 env = Env()
-_env_file = Path(os.environ.get("ENV_FILE") or BASE_DIR / ".env")
-if _env_file.exists():
-    Env.read_env(_env_file)  # what the environment says already wins
+
+
+def _read_file(file: Path) -> None:
+    """Lines of NAME=value; what the environment says already wins. Refused where one would be passed over."""
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as wrong:
+        raise ImproperlyConfigured(f"{file} cannot be read: {wrong}.") from wrong
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip() and not line.lstrip().startswith("#") and not re.match(r"(export )?\w+=", line):
+            raise ImproperlyConfigured(f"{file}, line {number}, must be NAME=value, without spaces around the =.")
+    Env.read_env(io.StringIO(text))
+
+
+if os.environ.get("ENV_FILE"):
+    _read_file(Path(os.environ["ENV_FILE"]))  # without it all would run, with other settings
+elif (BASE_DIR / ".env").exists():
+    _read_file(BASE_DIR / ".env")
 HOME = Path(env.str("JOBSITE_HOME", str(BASE_DIR / "var"))).absolute()  # database, storage, logs and the secret key
+
+
+def made(folder: Path, mode: int = 0o777) -> Path:
+    """A folder below JOBSITE_HOME (or that itself), which is made unless it is there."""
+    try:
+        folder.mkdir(mode=mode, parents=True, exist_ok=True)
+    except OSError as wrong:
+        raise ImproperlyConfigured(f"JOBSITE_HOME cannot be used: {wrong}.") from wrong
+    return folder
+
+
+def split(name: str, url: str) -> SplitResult:
+    """The parts of a URL that the setting `name` holds. What cannot be read is not repeated: it may be a password."""
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 - read only now
+    except ValueError:
+        raise unreadable(name) from None
+    return parts
+
+
+def unreadable(name: str) -> ImproperlyConfigured:
+    return ImproperlyConfigured(f"{name} is no URL that can be read; write / ? # [ ] @ in a password as %2F and so on.")
 
 
 def seconds(name: str, default: float, *, least: float = 0.05) -> float:
@@ -59,11 +104,13 @@ def seconds(name: str, default: float, *, least: float = 0.05) -> float:
     return value
 
 
-def whole(name: str, default: int, *, least: int = 0) -> int:
-    """A whole number from the environment, at least `least`."""
+def whole(name: str, default: int, *, least: int = 0, most: int | None = None) -> int:
+    """A whole number from the environment, at least `least` and at most `most`."""
     value = env.int(name, default)
     if value < least:
         raise ImproperlyConfigured(f"{name} must be at least {least}; it is {value}.")
+    if most is not None and value > most:
+        raise ImproperlyConfigured(f"{name} must be at most {most}; it is {value}.")
     return value
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 
-from jobsite.environment import HOME, env
+from jobsite.environment import HOME, env, made
 
 LOG_DIR = HOME / "log"
 LEVEL = env.str("LOG_LEVEL", "INFO").upper()
@@ -17,7 +17,7 @@ if FORMAT not in ("auto", "json", "line"):
 
 def log_lines(process: str, *, production: bool) -> dict[str, Any]:
     """Django's LOGGING: to the terminal, and to `<process>.log` where `process` is not empty. Makes the folder."""
-    LOG_DIR.mkdir(exist_ok=True)
+    made(LOG_DIR)
     of_file = "json" if FORMAT == "json" or (FORMAT == "auto" and production) else "line"
     of_terminal = "terminal" if of_file == "line" else "json"
     handlers: dict[str, Any] = {"terminal": {"class": "logging.StreamHandler", "formatter": of_terminal}}

@@ -3,11 +3,12 @@
 import importlib.util
 import os
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 
-from jobsite.environment import HOME, env, networks, seconds, whole
+from jobsite.environment import HOME, env, networks, seconds, split, whole
+
+DAYS_MOST = 36_500  # a hundred years: further back no database counts
 
 JOBSITE = {
     # clocks, in seconds
@@ -42,12 +43,14 @@ JOBSITE = {
     "SUBMITS_PER_SECOND": whole("SUBMITS_PER_SECOND", 50, least=1),  # per user
     "EVENT_STREAMS_PER_USER": whole("EVENT_STREAMS_PER_USER", 100, least=1),  # at once, in one web process
     "UPLOAD_MAX_BYTES": whole("UPLOAD_MAX_BYTES", 2 * 1024**3, least=1),
-    "UPLOAD_UNUSED_HOURS": whole("UPLOAD_UNUSED_HOURS", 24, least=1),  # then an unused upload is swept
+    # then an unused upload is swept
+    "UPLOAD_UNUSED_HOURS": whole("UPLOAD_UNUSED_HOURS", 24, least=1, most=24 * DAYS_MOST),
     "DISK_FREE_BYTES": whole("DISK_FREE_BYTES", 200 * 1024**2),  # below this, intake answers 507
     "STORAGE_CHECK_BYTES": whole("STORAGE_CHECK_BYTES", 1024**3),  # of outputs that are read again and compared, daily
-    "RETENTION_DAYS": whole("RETENTION_DAYS", 0),  # an ended job and its files go after so many days; 0: never
+    # an ended job and its files go after so many days; 0: never
+    "RETENTION_DAYS": whole("RETENTION_DAYS", 0, most=DAYS_MOST),
     "RETENTION_DAYS_OF": {  # the same of one kind, which wins: RETENTION_DAYS_RENDER=30
-        name.removeprefix("RETENTION_DAYS_"): whole(name, 0)
+        name.removeprefix("RETENTION_DAYS_"): whole(name, 0, most=DAYS_MOST)
         for name in (name.removesuffix("_FILE") for name in os.environ)
         if name.startswith("RETENTION_DAYS_")
     },
@@ -63,7 +66,7 @@ JOBSITE = {
     "PRICE_INGEST": whole("PRICE_INGEST", 0),
     # users
     "SIGN_UP": env.str("SIGN_UP", "off"),  # or open: whoever can prove an e-mail address makes an account
-    "SIGN_UP_TOKENS": whole("SIGN_UP_TOKENS", 0),  # that such an account is given, once for an address
+    "SIGN_UP_TOKENS": whole("SIGN_UP_TOKENS", 0, most=1_000_000),  # that such an account is given, once for an address
     # alerts
     "ALERT_STUCK_JOBS": whole("ALERT_STUCK_JOBS", 10),  # more than so many are told
     "ALERT_REFUND_TOKENS": whole("ALERT_REFUND_TOKENS", 1000),  # refunded within an hour; more is told
@@ -92,7 +95,7 @@ JOBSITE = {
     "INGEST_PREFIX": env.str("INGEST_PREFIX", ""),  # keys of the storage that INGEST may read begin with it
     "SPEECH_MODEL": env.str("SPEECH_MODEL", ""),  # folder of a faster-whisper model; empty: no transcripts
     "MEDIA_WALLS": env.str("MEDIA_WALLS", "required"),  # or best_effort
-    "KINDS": [module for module in env.list("JOBSITE_KINDS", default=[]) if module],
+    "KINDS": [name.strip() for name in env.list("JOBSITE_KINDS", default=[]) if name.strip()],
 }
 JOBSITE |= {
     # ANALYZE
@@ -105,16 +108,17 @@ JOBSITE |= {
     "LLM_RETRY_ATTEMPTS": whole("LLM_RETRY_ATTEMPTS", 2, least=1),
     "LLM_TIMEOUT_SECONDS": seconds("LLM_TIMEOUT_SECONDS", 60.0),  # one call, all in all
 }
-if JOBSITE["ALERT_WEBHOOK_URL"] and urlsplit(JOBSITE["ALERT_WEBHOOK_URL"]).scheme not in ("http", "https"):
+_hook = JOBSITE["ALERT_WEBHOOK_URL"]
+if _hook and split("ALERT_WEBHOOK_URL", _hook).scheme not in ("http", "https"):
     raise ImproperlyConfigured("ALERT_WEBHOOK_URL must look like https://hooks.example.com/jobsite.")
-if JOBSITE["PING_URL"] and urlsplit(JOBSITE["PING_URL"]).scheme not in ("http", "https"):
+if JOBSITE["PING_URL"] and split("PING_URL", JOBSITE["PING_URL"]).scheme not in ("http", "https"):
     raise ImproperlyConfigured("PING_URL must look like https://hc-ping.com/….")
 for _name, _package in (("SENTRY_DSN", "sentry_sdk"), ("OTEL_ENDPOINT", "opentelemetry")):
     if JOBSITE[_name] and importlib.util.find_spec(_package) is None:
         raise ImproperlyConfigured(
             f"{_name} needs packages that are not installed: pip install -r requirements-ops.txt."
         )
-if urlsplit(JOBSITE["LLM_BASE_URL"]).scheme not in ("http", "https"):
+if split("LLM_BASE_URL", JOBSITE["LLM_BASE_URL"]).scheme not in ("http", "https"):
     raise ImproperlyConfigured("LLM_BASE_URL must look like https://openrouter.ai/api/v1.")
 if JOBSITE["STALE_ACTION"] not in ("retry_then_fail", "fail"):
     raise ImproperlyConfigured("JOB_STALE_ACTION must be retry_then_fail or fail.")
@@ -122,7 +126,5 @@ if JOBSITE["CANCEL_REFUND"] not in ("full", "unused", "none"):
     raise ImproperlyConfigured("JOB_CANCEL_REFUND must be full, unused or none.")
 if JOBSITE["SIGN_UP"] not in ("off", "open"):
     raise ImproperlyConfigured("SIGN_UP must be off or open.")
-if JOBSITE["SIGN_UP_TOKENS"] > 1_000_000:
-    raise ImproperlyConfigured("SIGN_UP_TOKENS must be at most 1000000.")
 if JOBSITE["MEDIA_WALLS"] not in ("required", "best_effort"):
     raise ImproperlyConfigured("MEDIA_WALLS must be required or best_effort.")

@@ -1,18 +1,19 @@
 """All settings, from the environment; the platform's own come from own_settings.py. docs/settings.md lists every name
 (a test compares them)."""
 
+import fcntl
 import hashlib
 import ipaddress
 import os
 import re
 import secrets
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from django.core.exceptions import ImproperlyConfigured
 
 from jobsite import __version__, storage
-from jobsite.environment import BASE_DIR, HOME, env, seconds, whole
+from jobsite.environment import BASE_DIR, HOME, env, made, seconds, split, unreadable, whole
 from jobsite.log_settings import LOG_DIR as LOG_DIR
 from jobsite.log_settings import log_lines
 from jobsite.own_settings import JOBSITE
@@ -20,10 +21,8 @@ from jobsite.own_settings import JOBSITE
 # --- where things live ---------------------------------------------------------------------------------------------
 
 HOST = env.str("HOST", "127.0.0.1")
-PORT = whole("PORT", 8000, least=1)
-if PORT > 65535:
-    raise ImproperlyConfigured(f"PORT must be at most 65535; it is {PORT}.")
-HOME.mkdir(mode=0o700, parents=True, exist_ok=True)
+PORT = whole("PORT", 8000, least=1, most=65535)
+made(HOME, 0o700)
 
 PROCESS = env.str("JOBSITE_PROCESS", "")  # web, worker, upkeep or beat: which log file; set by the supervisor
 if not re.fullmatch(r"[a-z]{0,20}", PROCESS):
@@ -42,9 +41,10 @@ BROKER_SOCKET = RUNTIME / "broker.sock"
 
 # --- who may reach it ----------------------------------------------------------------------------------------------
 
-_local = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}.get(HOST, HOST)  # noqa: S104 - compared, not bound
+_local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(HOST, HOST)  # noqa: S104 - compared, not bound
+_local = f"[{_local}]" if ":" in _local else _local
 SITE_URL = env.str("SITE_URL", f"http://{_local}:{PORT}").rstrip("/")
-_site = urlsplit(SITE_URL)
+_site = split("SITE_URL", SITE_URL)
 if _site.scheme not in ("http", "https") or not re.fullmatch(r"\w[\w.-]*|[0-9a-f:.]+", _site.hostname or ""):
     raise ImproperlyConfigured("SITE_URL must look like https://jobs.example.com.")
 
@@ -87,11 +87,21 @@ def _secret_key() -> str:
         return given
     file = HOME / "secret_key"
     try:
-        with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as new:
-            new.write(secrets.token_urlsafe(48))
-    except FileExistsError:
-        pass
-    return file.read_text().strip()
+        return (file.read_text().strip() if file.exists() else "") or _made_key(file)
+    except (OSError, UnicodeDecodeError) as wrong:
+        raise ImproperlyConfigured(f"{file} cannot be made or read: {wrong}.") from wrong
+
+
+def _made_key(file: Path) -> str:
+    """One key for all processes that start at this moment. A disk that was full left the file empty: made now."""
+    with open(os.open(file, os.O_RDWR | os.O_CREAT, 0o600), "r+") as kept:
+        fcntl.flock(kept, fcntl.LOCK_EX)
+        if not (key := kept.read().strip()):
+            key = secrets.token_urlsafe(48)
+            kept.write(key)
+            kept.flush()
+            os.fsync(kept.fileno())
+        return key
 
 
 SECRET_KEY = _secret_key()
@@ -101,7 +111,7 @@ if ADMIN_API_KEY and len(ADMIN_API_KEY) < 16 and PRODUCTION:
     raise ImproperlyConfigured("ADMIN_API_KEY must have at least 16 characters in production.")
 
 # Browser front ends on other hosts, which come with keys, never with our cookies. None unless named.
-CORS_ALLOWED_ORIGINS = [origin for origin in env.list("CORS_ORIGINS", default=[]) if origin]
+CORS_ALLOWED_ORIGINS = [name.strip() for name in env.list("CORS_ORIGINS", default=[]) if name.strip()]
 CORS_ALLOW_HEADERS = ["accept", "authorization", "content-type", "idempotency-key", "range", "x-admin-key"]
 CORS_ALLOW_HEADERS += ["cache-control", "if-none-match", "last-event-id", "prefer"]
 CORS_EXPOSE_HEADERS = ["Content-Range", "ETag", "Idempotent-Replayed", "Location", "Retry-After", "X-Request-Id"]
@@ -182,21 +192,25 @@ LOGIN_REDIRECT_URL = "admin:index"  # after the admin's; SignIn names its own
 LOGOUT_REDIRECT_URL = "web:sign-in"
 STATIC_URL = "/static/"
 STATIC_ROOT = HOME / "static"
-STATIC_ROOT.mkdir(exist_ok=True)
+made(STATIC_ROOT)
 WHITENOISE_USE_FINDERS = True  # no collectstatic step on one box
 WHITENOISE_AUTOREFRESH = DEBUG
 WHITENOISE_ALLOW_ALL_ORIGINS = False
 DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024  # bytes of a JSON body; uploads are streamed to disk
 FILE_UPLOAD_HANDLERS = ["jobs.api.uploads.MeasuredUpload"]  # to disk, hashed and measured on the way
 FILE_UPLOAD_TEMP_DIR = HOME / "tmp"
-FILE_UPLOAD_TEMP_DIR.mkdir(exist_ok=True)
+made(FILE_UPLOAD_TEMP_DIR)
 
 # --- mail ----------------------------------------------------------------------------------------------------------
 
 EMAIL_TIMEOUT = 5  # seconds
 MAIL = bool(_email := env.str("EMAIL_URL", ""))  # whether mail can be sent
 if MAIL:
-    vars().update(env.email_url_config(_email))
+    split("EMAIL_URL", _email)
+    try:
+        vars().update(env.email_url_config(_email))
+    except ImproperlyConfigured:
+        raise ImproperlyConfigured("EMAIL_URL must look like smtp+tls://user:password@host:587.") from None
 elif JOBSITE["ALERT_EMAIL"]:
     raise ImproperlyConfigured("ALERT_EMAIL needs EMAIL_URL (smtp+tls://user:password@host:587).")
 elif JOBSITE["SIGN_UP"] == "open":
@@ -208,7 +222,10 @@ SERVER_EMAIL = DEFAULT_FROM_EMAIL = env.str("EMAIL_FROM", f"jobsite@{_site.hostn
 _url = env.str("DATABASE_URL", "sqlite://:memory:")
 if _url.partition(":")[0] not in ("sqlite", "postgres", "postgresql"):
     raise ImproperlyConfigured("DATABASE_URL must be sqlite:///… or postgres://….")
-_database = env.db_url_config(_url)
+try:
+    _database = env.db_url_config(_url)
+except ValueError:
+    raise unreadable("DATABASE_URL") from None
 if "DATABASE_URL" not in env.ENVIRON:
     _database["NAME"] = HOME / "jobsite.sqlite3"  # not by way of a URL: a folder's name may hold #, ? or %
 DATABASES = {"default": _database}
@@ -252,6 +269,9 @@ WORK_ROOT = HOME / "work"  # one folder per running attempt
 # --- Celery: facts of the broker, not taste (DESIGN: a nudge is only a hint) --------------------------------------
 
 CELERY_BROKER_URL = env.str("CELERY_BROKER_URL", f"redis+socket://{BROKER_SOCKET}")
+for _one in CELERY_BROKER_URL.split(";"):  # several are tried in turn
+    if not split("CELERY_BROKER_URL", _one).scheme or "://" not in _one:
+        raise ImproperlyConfigured("CELERY_BROKER_URL must look like redis://:password@host:6379/0.")
 EMBEDDED_BROKER = CELERY_BROKER_URL.endswith(f"://{BROKER_SOCKET}")
 CELERY_TASK_IGNORE_RESULT = True  # the row is the result
 CELERY_TASK_SERIALIZER = "json"

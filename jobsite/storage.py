@@ -4,9 +4,11 @@ import importlib.util
 import re
 from pathlib import Path
 from typing import Any
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote
 
 from django.core.exceptions import ImproperlyConfigured
+
+from jobsite.environment import split
 
 NEEDS = "STORAGE_URL is s3://…, which needs more packages: pip install -r requirements-s3.txt."
 QUERY = {"endpoint", "public", "region"}
@@ -14,7 +16,7 @@ QUERY = {"endpoint", "public", "region"}
 
 def folder(url: str) -> Path | None:
     """The folder that a file: URL names; None for a bucket."""
-    parts = urlsplit(url)
+    parts = split("STORAGE_URL", url)
     if parts.scheme == "s3":
         return None
     if parts.scheme != "file" or parts.netloc or not parts.path.startswith("/"):
@@ -30,7 +32,7 @@ def backend(url: str, *, key_id: str = "", secret: str = "", token: str = "") ->
     if location := folder(url):
         options = {"location": location, "file_permissions_mode": 0o600, "directory_permissions_mode": 0o700}
         return {"BACKEND": "django.core.files.storage.FileSystemStorage", "OPTIONS": options}
-    parts = urlsplit(url)
+    parts = split("STORAGE_URL", url)
     if "@" in parts.netloc:
         raise ImproperlyConfigured("STORAGE_URL must hold no keys: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.")
     if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", parts.netloc):
@@ -72,7 +74,7 @@ def _query(parts: SplitResult) -> dict[str, str]:
     if unknown := sorted(set(given) - QUERY):
         raise ImproperlyConfigured(f"STORAGE_URL must not say {unknown[0]}: there are {', '.join(sorted(QUERY))}.")
     for name in QUERY & {"endpoint", "public"} & set(given):
-        where = urlsplit(given[name])
+        where = split("STORAGE_URL", given[name])
         if where.scheme not in ("http", "https") or not where.hostname or "@" in where.netloc:
             raise ImproperlyConfigured(f"STORAGE_URL must say {name} like https://s3.example.com.")
     return given

@@ -4,6 +4,7 @@ import os
 import runpy
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,30 @@ PRODUCTION = {"SITE_URL": "https://jobs.example.com"}
         ({"LOG_LEVEL": "loud"}, "LOG_LEVEL must be"),
         ({"SQLITE_SYNCHRONOUS": "OFF"}, "SQLITE_SYNCHRONOUS must be"),
         ({"JOBSITE_PROCESS": "../x"}, "JOBSITE_PROCESS must be"),
+        # URLs that cannot be read: the sentence names the setting and repeats nothing of a password
+        ({"DATABASE_URL": "postgres://u:c4n4ry/x@db/jobsite"}, "DATABASE_URL is no URL"),
+        ({"DATABASE_URL": "postgres://u:p@db:port/jobsite"}, "DATABASE_URL is no URL"),
+        ({"EMAIL_URL": "smtp+tls://u:c4n4ry/x@mail:587"}, "EMAIL_URL is no URL"),
+        ({"EMAIL_URL": "smtp://u:c4n4ry[x@mail:25"}, "EMAIL_URL is no URL"),
+        ({"EMAIL_URL": "mail.example.com"}, "EMAIL_URL must look like"),
+        ({"SITE_URL": "http://[::1"}, "SITE_URL is no URL"),
+        ({"SITE_URL": "https://jobs.example.com:99999"}, "SITE_URL is no URL"),
+        ({"STORAGE_URL": "s3://c4n4ry[bucket"}, "STORAGE_URL is no URL"),
+        ({"STORAGE_URL": "s3://bucket?endpoint=http://minio:port"}, "STORAGE_URL is no URL"),
+        ({"CELERY_BROKER_URL": "redis://:c4n4ry/x@broker:6379/0"}, "CELERY_BROKER_URL is no URL"),
+        ({"CELERY_BROKER_URL": "redis://:c4n4ry[x@broker:6379/0"}, "CELERY_BROKER_URL is no URL"),
+        ({"CELERY_BROKER_URL": "broker:6379"}, "CELERY_BROKER_URL must look like"),
+        ({"PING_URL": "https://[c4n4ry"}, "PING_URL is no URL"),
+        ({"ALERT_WEBHOOK_URL": "https://[c4n4ry"}, "ALERT_WEBHOOK_URL is no URL"),
+        # a number with something behind it would be another number
+        ({"JOB_RUN_LIMIT_MAX": "2h"}, "JOB_RUN_LIMIT_MAX is not a valid float"),
+        ({"JOB_HEARTBEAT_TIMEOUT": "1,000"}, "JOB_HEARTBEAT_TIMEOUT is not a valid float"),
+        ({"RETENTION_DAYS": "99999999999"}, "RETENTION_DAYS must be at most"),
+        ({"RETENTION_DAYS_RENDER": "99999999999"}, "RETENTION_DAYS_RENDER must be at most"),
+        ({"UPLOAD_UNUSED_HOURS": "99999999999"}, "UPLOAD_UNUSED_HOURS must be at most"),
+        ({"JOBSITE_HOME": "/proc/nowhere"}, "JOBSITE_HOME cannot be used"),
+        ({"JOBSITE_HOME": "/etc/passwd"}, "JOBSITE_HOME cannot be used"),
+        ({"ENV_FILE": "/nowhere/env"}, "/nowhere/env cannot be read"),
         # production
         ({**PRODUCTION, "DEBUG": "1"}, "DEBUG must not be set in production"),
         ({**PRODUCTION, "SIMULATED_GPU": "1"}, "SIMULATED_GPU must not be set in production"),
@@ -111,8 +136,44 @@ PRODUCTION = {"SITE_URL": "https://jobs.example.com"}
     ids=lambda value: " ".join(f"{k}={v[:24]}" for k, v in value.items()) if isinstance(value, dict) else "",
 )
 def test_a_wrong_value_refuses_to_start_and_is_named(read, variables, named):
-    with pytest.raises(ImproperlyConfigured, match=f"^{named}"):
+    with pytest.raises(ImproperlyConfigured, match=f"^{named}") as refused:
         read(**variables)
+    assert "c4n4ry" not in "".join(traceback.format_exception(refused.value)).split("ImproperlyConfigured: ", 1)[1]
+
+
+@pytest.mark.parametrize("name", ["CRON_SECRET", "METRICS_TOKEN", "SECRET_KEY"])
+def test_a_secret_may_begin_with_a_dollar(read, name):
+    """django-environ takes `$…` for the name of another variable, and then the default for its value."""
+    values = read(**{name: f"${SECRET}", SECRET: "another"})
+    assert (values | values["JOBSITE"])[name] == f"${SECRET}"
+
+
+@pytest.mark.parametrize(("written", "meant"), [("1e3", 1000.0), ("2.5", 2.5), (" 7 ", 7.0)])
+def test_seconds_are_the_number_that_stands_there(read, written, meant):
+    assert read(JOB_HEARTBEAT_TIMEOUT=written)["JOBSITE"]["HEARTBEAT_TIMEOUT"] == meant
+
+
+def test_names_in_a_list_may_stand_apart(read):
+    values = read(JOBSITE_KINDS="one.kind, another.kind", CORS_ORIGINS="https://a.example, https://b.example")
+    assert values["JOBSITE"]["KINDS"] == ["one.kind", "another.kind"]
+    assert values["CORS_ALLOWED_ORIGINS"] == ["https://a.example", "https://b.example"]
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [("::", "http://[::1]:8000"), ("fd00::5", "http://[fd00::5]:8000"), ("0.0.0.0", "http://127.0.0.1:8000")],
+)
+def test_the_address_of_a_host_by_its_number(read, host, url):
+    values = read(HOST=host)
+    assert (values["SITE_URL"], values["PRODUCTION"]) == (url, host == "fd00::5")
+
+
+def test_a_secret_key_that_a_full_disk_left_empty_is_made_anew_once(read, tmp_path):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "secret_key").touch(0o600)
+    made = read()["SECRET_KEY"]
+    assert len(made) == 64
+    assert read()["SECRET_KEY"] == made
 
 
 def test_the_command_line_answers_a_wrong_value_with_one_sentence(manage):
@@ -160,6 +221,14 @@ def test_the_dotenv_file_is_read_and_the_environment_wins(read, tmp_path):
     (tmp_path / "env").write_text("PORT=8111\nWORKER_SLOTS=7\n")
     values = read(ENV_FILE=str(tmp_path / "env"), PORT="8222")
     assert (values["PORT"], values["WORKER_SLOTS"]) == (8222, 7)
+
+
+@pytest.mark.parametrize("line", ["CRON_SECRET = c4n4ry", " CRON_SECRET=c4n4ry", "CRON_SECRET: c4n4ry"])
+def test_a_line_of_the_dotenv_file_that_would_be_passed_over_is_refused_and_not_repeated(read, tmp_path, line):
+    (tmp_path / "env").write_text(f"\ufeff# ours\n\nexport PORT=8111\n{line}\n")
+    with pytest.raises(ImproperlyConfigured, match="line 4, must be NAME=value") as refused:
+        read(ENV_FILE=str(tmp_path / "env"))
+    assert "c4n4ry" not in str(refused.value)
 
 
 def test_nothing_set_runs_safely_on_loopback(read, tmp_path):
