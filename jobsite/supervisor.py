@@ -113,7 +113,10 @@ def processes() -> list[Process]:
 
 def lock(home: Path) -> int:
     """Hold `home` for this process, until it ends. CannotStart if another platform runs on it."""
-    descriptor = os.open(home / "up.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        descriptor = os.open(home / "up.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as wrong:
+        raise CannotStart(f"Jobsite cannot write to {home} ({wrong.strerror}); set JOBSITE_HOME.") from None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -124,13 +127,13 @@ def lock(home: Path) -> int:
 
 def check_port(host: str, port: int) -> None:
     """CannotStart if something else listens there, which uvicorn would only find out later, again and again."""
-    family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    with socket.socket(family, kind) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
-        except OSError as wrong:
-            raise CannotStart(f"Cannot listen on {host} port {port} ({wrong.strerror}); set HOST or PORT.") from None
+    except OSError as wrong:  # a name that nobody knows is one, too
+        raise CannotStart(f"Cannot listen on {host} port {port} ({wrong.strerror}); set HOST or PORT.") from None
 
 
 def healthy() -> bool:
@@ -138,7 +141,8 @@ def healthy() -> bool:
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.HOST, settings.HOST)  # noqa: S104 - compared, not bound
     connection = http.client.HTTPConnection(host, settings.PORT, timeout=2)
     try:
-        connection.request("GET", "/health", headers={"Host": urlsplit(settings.SITE_URL).netloc})
+        site = urlsplit(settings.SITE_URL)  # asked as the proxy asks: SSL_REDIRECT would send us elsewhere
+        connection.request("GET", "/health", headers={"Host": site.netloc, "X-Forwarded-Proto": site.scheme})
         return connection.getresponse().status == 200
     except (OSError, http.client.HTTPException):
         return False

@@ -193,3 +193,33 @@ def test_a_port_that_is_taken_is_one_sentence(up):
     with socket.create_server(("127.0.0.1", platform.port)):
         assert platform.start().supervisor.wait(60) == 1
     assert platform.said().splitlines()[-1].endswith("set HOST or PORT.")
+
+
+def test_a_first_start_that_is_ended_early_has_told_the_password_of_the_admin_that_it_leaves(up):
+    platform = up().start()
+    until(lambda: (platform.home / "broker").exists(), seconds=60)  # the first child is being started
+    platform.supervisor.terminate()
+    assert platform.supervisor.wait(20) == 0
+    assert re.search(r"password \S{12,}", platform.said())
+
+
+def test_a_platform_behind_a_proxy_that_ends_tls_says_that_it_is_up(up):
+    platform = up()
+    platform.env |= {"SITE_URL": f"https://localhost:{platform.port}", "TRUST_PROXY": "true", "SSL_REDIRECT": "true"}
+    platform.start()
+    until(lambda: "Jobsite is up at https://localhost" in platform.said(), seconds=60)
+
+
+def test_a_user_called_admin_who_came_before_the_first_start_does_not_keep_it_from_starting(up):
+    platform = up()
+    for command in (["migrate", "-v0"], ["user", "add", "admin", "--role", "admin"]):
+        subprocess.run([sys.executable, "manage.py", *command], cwd=settings.BASE_DIR, env=platform.env, check=True)
+    platform.start().healthy(60)
+    assert "the name admin is taken" in platform.said()
+
+
+def test_a_host_that_nobody_knows_is_one_sentence(up):
+    platform = up()
+    platform.env["HOST"] = "nowhere.invalid"
+    assert platform.start().supervisor.wait(60) == 1
+    assert re.fullmatch(r".*Cannot listen on nowhere.invalid port \d+ \(.*\); set HOST or PORT\.\n", platform.said())
