@@ -191,6 +191,18 @@ def test_a_value_may_come_from_a_file_which_wins(read, tmp_path):
     ("name", "value", "look", "expected"),
     [
         ("DATABASE_URL", "postgres://u:p@db:5433/x", lambda s: s["DATABASES"]["default"]["HOST"], "db"),
+        (
+            "DATABASE_URL",
+            "postgres://u:p@db/x",
+            lambda s: s["DATABASES"]["default"]["OPTIONS"]["tcp_user_timeout"],
+            20000,
+        ),
+        (
+            "DATABASE_URL",
+            "postgres://u:p@db/x?tcp_user_timeout=5000",
+            lambda s: int(s["DATABASES"]["default"]["OPTIONS"]["tcp_user_timeout"]),
+            5000,
+        ),
         ("DATABASE_URL", "postgres://u@%2Frun%2Fpg/x", lambda s: s["DATABASES"]["default"]["HOST"], "/run/pg"),
         ("CELERY_BROKER_URL", "redis://elsewhere:1/0", lambda s: s["EMBEDDED_BROKER"], False),
         ("STORAGE_URL", "file:///srv/a%20b", lambda s: str(s["STORAGE_ROOT"]), "/srv/a b"),
