@@ -6,13 +6,13 @@ Qualifiers narrow (all must hold); one twice means either. A bare word is an id,
 a part of an owner's name.
 """
 
+import json
 import re
 import uuid
 from collections.abc import Mapping
 
 from django.contrib.auth import get_user_model
-from django.db.models import Q, QuerySet, TextField
-from django.db.models.fields.json import KeyTextTransform, KeyTransform
+from django.db.models import Func, Q, QuerySet, TextField
 from django.db.models.functions import Cast
 
 from . import kinds
@@ -126,15 +126,33 @@ def _words(values: list[str]) -> Q:
 
 def _meta(jobs: QuerySet[Job], path: str, values: list[str], among: QuerySet[Job] | None) -> QuerySet[Job]:
     """By a value of the owner's metadata, as text; no index knows it, so among the newest jobs."""
-    *parents, last = path.split(".")
-    field = "metadata"
-    for key in parents:
-        field = KeyTransform(key, field)
-    return (
-        newest(jobs, META_LOOKED_AT, among=among)
-        .alias(told=Cast(KeyTextTransform(last, field), TextField()))
-        .filter(told__in=values)
-    )
+    told = Cast(_At("metadata", path.split(".")), TextField())
+    return newest(jobs, META_LOOKED_AT, among=among).alias(told=told).filter(told__in=values)
+
+
+class _At(Func):
+    """The value under these names in a JSON column, as text. Not Django's own: that takes each name that reads as a
+    number for a place in a list, which the outermost is never, and databases refuse places like -1 or 99999999999."""
+
+    output_field = TextField()
+
+    def __init__(self, column: str, names: list[str]):
+        super().__init__(column)
+        self.names = names
+
+    def as_postgresql(self, compiler, connection, **context):
+        column, params = compiler.compile(self.source_expressions[0])
+        return f"({column} #>> %s)", [*params, self.names]
+
+    def as_sqlite(self, compiler, connection, **context):
+        column, params = compiler.compile(self.source_expressions[0])
+        path = "$"
+        for name in self.names:
+            place = path != "$" and re.fullmatch("[0-9]{1,9}", name)
+            path += f"[{name}]" if place else f".{json.dumps(name)}"
+        kind = f"JSON_TYPE({column}, %s)"
+        sql = f"CASE WHEN {kind} IN ('false', 'true') THEN {kind} ELSE JSON_EXTRACT({column}, %s) END"
+        return sql, [*params, path] * 3
 
 
 def _either(conditions) -> Q:

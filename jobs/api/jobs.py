@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from django.db.models import QuerySet
 from django_filters import rest_framework as filters
@@ -21,6 +21,7 @@ from .polls import POLL_SECONDS
 
 METADATA_BYTES = 4096
 TICK = timedelta(microseconds=1)
+FIRST, LAST = datetime(2, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)  # in reach of any zone, and of a tick
 IDEMPOTENCY = OpenApiParameter(
     "Idempotency-Key",
     str,
@@ -104,13 +105,18 @@ class JobFilter(filters.FilterSet):
 
     # SQLite compares times as text, and its own clock writes fewer digits: an equal time is only found a tick beside.
     def since(self, jobs: QuerySet[Job], name: str, value: datetime) -> QuerySet[Job]:
-        return jobs.filter(created_at__gt=value - TICK)
+        return jobs.filter(created_at__gt=_just_before(value))
 
     def until(self, jobs: QuerySet[Job], name: str, value: datetime) -> QuerySet[Job]:
-        return jobs.filter(created_at__lte=value - TICK)
+        return jobs.filter(created_at__lte=_just_before(value))
 
     def found(self, jobs: QuerySet[Job], name: str, value: str) -> QuerySet[Job]:
         return search_in(jobs, value, among=self.queryset)
+
+
+def _just_before(moment: datetime) -> datetime:
+    """A tick before; for what languages have as their first and last moments (Go's zero time), as far as one goes."""
+    return min(max(moment, FIRST), LAST) - TICK
 
 
 def sell(request, kind_name: str, params: dict, *, key: str | None = None, priority: int = 0, **options):

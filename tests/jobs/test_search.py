@@ -16,7 +16,8 @@ def three(ann, bob, submit, running):
     lifecycle.fail(lease, JobError(ErrorCode.bad_input))
     jobs = {"failed": Job.objects.get(pk=lease.job_id), "waiting": submit(), "bobs": submit(owner=bob)}
     Job.objects.filter(pk=jobs["waiting"].pk).update(metadata={"order": "A 17", "shop": {"number": 5}, "ok": True})
-    Job.objects.filter(pk=jobs["bobs"].pk).update(metadata={"order": "A 18", "shop.number": 6, "contains": "x"})
+    bobs = {"order": "A 18", "shop.number": 6, "contains": "x", "2026": {"-1": "y"}, "a": [0, {"b": "z"}]}
+    Job.objects.filter(pk=jobs["bobs"].pk).update(metadata=bobs)
     return jobs
 
 
@@ -41,6 +42,10 @@ def three(ann, bob, submit, running):
         ("meta.ok:true", {"waiting"}),
         ("meta.contains:x", {"bobs"}),
         ("meta.order:17", set()),
+        ("meta.2026.-1:y", {"bobs"}),
+        ("meta.a.1.b:z", {"bobs"}),
+        ("meta.-1:y", set()),
+        ("meta.99999999999:y meta.a.99999999999:y", set()),
         ("nobody", set()),
         ("%", set()),
         ("' OR 1=1 --", set()),

@@ -291,6 +291,10 @@ def test_filters(as_ann, submit):
     created = as_ann.get(f"/api/jobs/{new.pk}/").json()["created_at"]
     assert found(f"created_after={created}") == {str(new.pk)}
     assert found(f"created_before={created}") == {str(old.pk)}
+    for first in ("0001-01-01", "0001-01-01T00:00:00Z", "0001-01-01T00:00:00%2B14:00"):
+        assert (len(found(f"created_after={first}")), found(f"created_before={first}")) == (2, set())
+    last = "9999-12-31T23:59:59.999999-14:00"
+    assert (found(f"created_after={last}"), len(found(f"created_before={last}"))) == (set(), 2)
 
 
 @pytest.mark.parametrize(
