@@ -5,7 +5,7 @@ import hashlib
 import secrets
 from datetime import datetime, timedelta
 
-from django.db import OperationalError
+from django.db import InternalError, OperationalError
 from django.db.models import Q, QuerySet
 from django.db.models.functions import Now
 from django.utils import timezone
@@ -43,7 +43,8 @@ def find(secret: str) -> ApiKey | None:
     if key is None:
         return None
     if key.last_used_at is None or key.last_used_at < timezone.now() - timedelta(minutes=1):
-        with contextlib.suppress(OperationalError), at_once():  # a read must not wait for a writer: the next use tells
+        # A read waits for no writer, and is not refused where nothing may be written: the next use tells.
+        with contextlib.suppress(OperationalError, InternalError), at_once():
             ApiKey.objects.filter(pk=key.pk).update(last_used_at=Now())
     return key
 

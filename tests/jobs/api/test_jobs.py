@@ -384,6 +384,19 @@ def test_use_of_a_key_is_noted_once_a_minute(as_ann):
     assert ApiKey.objects.get().last_used_at == first
 
 
+@pytest.mark.django_db(transaction=True)
+def test_a_database_that_only_reads_is_read_with_a_key(as_ann, submit):
+    job = submit()
+    read_only = {"sqlite": "PRAGMA query_only = ON", "postgresql": "SET default_transaction_read_only = on"}
+    with connection.cursor() as cursor:
+        cursor.execute(read_only[connection.vendor])
+    try:
+        assert as_ann.get(f"/api/jobs/{job.pk}/").status_code == 200
+        assert as_ann.send("/api/jobs/", KITCHEN).status_code == 503
+    finally:
+        connection.close()
+
+
 @pytest.mark.parametrize(
     ("scope", "sees", "acts"),
     [
