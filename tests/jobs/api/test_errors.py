@@ -90,6 +90,11 @@ def test_a_strange_request_id_is_replaced(as_ann, given):
     assert re.fullmatch(r"[0-9a-f]{32}", answer.headers["X-Request-Id"])
 
 
+@pytest.mark.parametrize(("path", "status"), [("/api/jobs/", 401), ("/my/jobs/", 302), ("/sign-in/", 200)])
+def test_a_session_that_cannot_be_one_is_none(client, path, status):
+    assert client.get(path, headers={"Cookie": r'sessionid="\000aaaaaaaaaaaa"'}).status_code == status
+
+
 def test_the_page_of_codes_has_them_all(client):
     page = client.get("/api/docs/errors/").content.decode()
     assert all(f'id="{code.name}"' in page for code in ErrorCode)

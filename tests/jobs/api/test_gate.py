@@ -59,7 +59,8 @@ def test_a_large_upload_needs_a_key_or_session_first(ann, client):
     assert ask(Content_Length=size)[0] == 401
     assert ask(Content_Length=size, Authorization="Bearer js_wrong")[0] == 401
     assert ask(Content_Length=size, Authorization="Bearer " + keys.issue(ann, "x")[1])[0] == 200
-    assert ask(Content_Length=size, Cookie="sessionid=wrong")[0] == 401
+    for cookie in ("sessionid=wrong", r'sessionid="\000wrong"'):
+        assert ask(Content_Length=size, Cookie=cookie)[0] == 401
     client.force_login(ann)
     assert ask(Content_Length=size, Cookie=f"sessionid={client.cookies['sessionid'].value}")[0] == 200
 
