@@ -196,9 +196,11 @@ def _settle(sending: Sending, came: Came) -> None:
         "error": came.error,
         "excerpt": came.excerpt,
     }
+    endpoint = Endpoint.objects.filter(pk=sending.endpoint.pk)
+    muted = endpoint.select_for_update(no_key=True).values_list("muted", flat=True).first()
     if came.taken:
         changes = {"delivered_at": Now(), "next_at": None}
-    elif sending.tries >= TRIES:
+    elif muted or sending.tries >= TRIES:  # another try of the same moment may have muted it
         changes = {"next_at": None}
     else:
         pause = PAUSES[sending.tries - 1] * (1 + random.random() * JITTER)
@@ -206,7 +208,6 @@ def _settle(sending: Sending, came: Came) -> None:
     mine = Delivery.objects.filter(pk=sending.delivery_id, attempts=sending.attempt)
     if not mine.update(log=[*sending.log, entry][-LOG_MOST:], **changes):
         return
-    endpoint = Endpoint.objects.filter(pk=sending.endpoint.pk)
     if came.taken:
         endpoint.filter(failures__gt=0).update(failures=0, failing_since=None, rest_until=None)
         return

@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any
 
 from django.conf import settings
-from django.db.models import Model, Q, QuerySet
+from django.db.models import F, Model, Q, QuerySet
 from django.db.models.functions import Now
 from django.utils import timezone
 from django.utils.crypto import salted_hmac
@@ -118,7 +118,7 @@ def rotate(endpoint: Endpoint) -> str:
     """Give an endpoint a new secret, and return it: show it once. Until OLD_SECRET is over the old one signs, too."""
     salt, secret = _new_secret()
     Endpoint.objects.filter(pk=endpoint.pk).update(
-        salt=salt, hint=_hint(secret), old_salt=endpoint.salt, old_until=Now() + OLD_SECRET
+        salt=salt, hint=_hint(secret), old_salt=F("salt"), old_until=Now() + OLD_SECRET
     )
     return secret
 
@@ -299,9 +299,10 @@ def _not_muted(endpoint: Endpoint) -> None:
 
 
 def due() -> QuerySet[Delivery]:
-    """What could be sent now: not to endpoints whose hosts asked for a pause, nor of owners who were shut out."""
+    """What could be sent now: not to endpoints that are muted or whose hosts asked for a pause, nor of owners who were
+    shut out."""
     awake = Q(endpoint__rest_until=None) | Q(endpoint__rest_until__lte=Now())
-    return Delivery.objects.filter(awake, next_at__lte=Now(), endpoint__owner__is_active=True)
+    return Delivery.objects.filter(awake, next_at__lte=Now(), endpoint__muted="", endpoint__owner__is_active=True)
 
 
 def sweep(*, seconds: float = SECONDS) -> int:

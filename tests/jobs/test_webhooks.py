@@ -313,6 +313,15 @@ def test_410_mutes_at_once_and_the_owner_is_told(ann, hook, got, owed, submit):
     assert webhook_sender.deliver() == 2
 
 
+def test_what_is_under_way_when_it_is_muted_is_held_too(hook, got):
+    """Else it is due for thirty days, and nobody may send it."""
+    got.says = status(410)
+    for _ in range(webhook_sender.PER_ENDPOINT):
+        webhooks.send_test(hook)
+    assert webhook_sender.deliver() == len(got.got) == webhook_sender.PER_ENDPOINT
+    assert {delivery.state for delivery in Delivery.objects.all()} == {"failed"}
+
+
 @pytest.mark.django_db(transaction=True)
 def test_the_owner_is_told_while_other_messages_are_still_under_way(ann, hook, got):
     type(ann).objects.filter(pk=ann.pk).update(email="ann@example.com")
@@ -380,6 +389,10 @@ def test_what_is_due_is_what_could_be_sent(ann, hook, owed):
     Endpoint.objects.update(rest_until=Now() + timedelta(minutes=1))
     assert not webhooks.due().exists()
     Endpoint.objects.update(rest_until=None)
+    webhooks.mute(hook.pk, Muted.OFF)
+    Delivery.objects.update(next_at=Now())  # asked for by who had read just before that it is not muted
+    assert not webhooks.due().exists()
+    webhooks.enable(Endpoint.objects.get())
     type(ann).objects.update(is_active=False)
     assert not webhooks.due().exists()
 
@@ -405,6 +418,14 @@ def test_after_a_rotation_both_secrets_verify_for_a_day(hook, got):
     got.verified(new)
     with pytest.raises(WebhookVerificationError):
         got.verified(hook.secret)
+
+
+def test_of_two_rotations_at_once_both_secrets_verify(hook, got):
+    seen = Endpoint.objects.get()  # by both
+    first, second = webhooks.rotate(seen), webhooks.rotate(seen)
+    webhooks.send_test(hook)
+    webhook_sender.deliver()
+    assert got.verified(first) == got.verified(second) and first != second
 
 
 def test_the_secret_is_in_no_row_and_no_repr(hook):
