@@ -40,7 +40,7 @@ def begin(job: Job, *, by: str) -> None:
         tell(job.pk, job.round, job.attempt, Status(job.status), by=by, tokens=-job.price)
     job._state.adding = False
     for name in DEFAULTED:
-        del job.__dict__[name]
+        job.__dict__.pop(name, None)  # gone already where a try before was undone
 
 
 def stored_id(job_id: uuid.UUID) -> uuid.UUID | str:

@@ -5,12 +5,12 @@ import threading
 import uuid
 
 import pytest
-from django.db import connection, connections
+from django.db import OperationalError, connection, connections
 from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from jobs import lifecycle
+from jobs import lifecycle, sale
 from jobs.errors import ErrorCode, JobError, LeaseLost, Refused
 from jobs.models import Artifact, Job, JobEvent, Status
 from tests import invariants
@@ -52,6 +52,25 @@ def test_the_same_key_answers_the_same_job(ann, submit):
     with pytest.raises(Refused) as refused:
         submit(key="k1", body_hash="b")
     assert refused.value.code is ErrorCode.idempotency_key_reused
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_submit_that_meets_a_busy_database_late_is_done_again(ann, submit, monkeypatch):
+    busy = OperationalError("database is locked")
+    busy.__cause__ = Exception()
+    busy.__cause__.sqlstate = "40P01"  # a deadlock
+    answers = iter([busy])
+    plain = sale.fault
+
+    def once(point):
+        if point == "submit.before_commit" and (error := next(answers, None)):
+            raise error
+        plain(point)
+
+    monkeypatch.setattr(sale, "fault", once)
+    job = submit(key="k1")
+    assert (Job.objects.get(), job.created_at, balance(ann)) == (job, Job.objects.get().created_at, 990)
+    invariants.check()
 
 
 def test_a_key_is_its_owners_alone(bob, submit):
