@@ -52,7 +52,7 @@ def rearrange(made: Iterable[Field], wish: str, add: str) -> None:
             continue
         if verb == "add" and add:
             one.chosen.append((add, add))
-        at = int(index) if index.isdigit() and int(index) < len(one.chosen) else None
+        at = int(index) if index.isdecimal() and int(index) < len(one.chosen) else None
         if verb == "remove" and at is not None:
             del one.chosen[at]
         elif verb == "up" and at:

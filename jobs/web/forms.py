@@ -134,6 +134,8 @@ def _count(param: serializers.Field, control: str) -> str:
 def fill(made: Field, value: Any) -> None:
     """Show a param's value, as if it had been typed."""
     match made.control:
+        case "files" | "lines" if not isinstance(value, list):
+            pass  # an imported job's: another system may have taken anything
         case "files":
             made.chosen = [(str(reference), str(reference)) for reference in value]
         case "lines":
@@ -199,7 +201,7 @@ def tell(made: Iterable[Field], wrong: Iterable[tuple[str, str, str]]) -> list[s
     for name, _, detail in wrong:
         first, _, rest = name.removeprefix("params").removeprefix(".").partition(".")
         if first in known:
-            number = f"File {int(rest) + 1}: " if rest.isdigit() and known[first].control == "files" else ""
+            number = f"File {int(rest) + 1}: " if rest.isdecimal() and known[first].control == "files" else ""
             known[first].errors.append(f"{number}{detail}")
         else:
             left.append(f"{first}: {detail}" if first else detail)

@@ -70,7 +70,8 @@ def _texts(kind: str) -> dict[str, Any]:
 def about(job: Job) -> str:
     """What tells this job from its neighbours: its first text that is no choice, else how many files it works on."""
     texts = _texts(job.kind)
-    own = [value for name, value in job.params.items() if value and name in texts and value != texts[name]]
+    given = [(name, value) for name, value in job.params.items() if isinstance(value, str)]  # an import brings anything
+    own = [value for name, value in given if name in texts and value not in ("", texts[name])]
     if own:
         return own[0][:ABOUT_LONGEST] + ("…" if len(own[0]) > ABOUT_LONGEST else "")
     files = sum(len(value) for value in job.params.values() if isinstance(value, list))

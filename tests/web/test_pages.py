@@ -60,6 +60,7 @@ def test_jobs_are_listed_by_filters_and_pages(ann_web, bob_web, submit, bob):
         ("STITCH", {"clips": ["upload:0", "upload:1"]}, "2 files"),
         ("KITCHEN", {"code": "internal_error"}, ""),  # its default
         ("LONGGONE", {"prompt": "rain"}, ""),
+        ("RENDER", {"prompt": 5, "negative_prompt": {"a": 1}}, ""),  # imported: another system may have taken anything
     ],
 )
 def test_what_tells_a_job_from_its_neighbours(kind, params, shown):
