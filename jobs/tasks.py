@@ -22,7 +22,7 @@ from celery.signals import (
     worker_shutting_down,
 )
 from django.conf import settings
-from django.db import close_old_connections, connection
+from django.db import Error, close_old_connections, connection
 
 from jobsite import tracing
 from tokens import ledger
@@ -163,12 +163,21 @@ def send_mail() -> int:
 def sweep_storage() -> int:
     """Beat, daily: delete orphaned outputs and unused uploads, look whether the outputs are whole. Returns how many
     files were deleted or found damaged."""
+    return _one_by_one("The storage could not be swept", artifacts.sweep, sweep_unused, parts.sweep, integrity.check)
+
+
+def _one_by_one(failed: str, *sweeps: Callable[[], int]) -> int:
+    """What the sweeps returned in all. One that meets its storage or database on a bad day waits for its next turn and
+    keeps no other from this one."""
     found = 0
-    for sweep in (artifacts.sweep, sweep_unused, parts.sweep, integrity.check):
+    for sweep in sweeps:
         try:
             found += sweep()
-        except OSError as error:  # the next day will do; the other sweeps may meet other files
-            log.warning("The storage could not be swept: %s", blobs.words(error))
+        except OSError as error:
+            log.warning("%s: %s", failed, blobs.words(error))
+        except Error as error:
+            log.warning("%s: %s", failed, type(error).__name__)
+            connection.close_if_unusable_or_obsolete()
     return found
 
 
@@ -183,7 +192,8 @@ def take_sample() -> int:
 def apply_retention() -> int:
     """Beat, hourly: delete jobs that ended longer ago than RETENTION_DAYS allows, old messages of webhooks, old
     letters, and counters of tries that are over. Returns how many in all."""
-    return sum(sweep() for sweep in (retention.apply, webhooks.sweep, mail.sweep, throttles.sweep))
+    sweeps = (retention.apply, webhooks.sweep, mail.sweep, throttles.sweep)
+    return _one_by_one("Old rows could not be swept", *sweeps)
 
 
 @watchman

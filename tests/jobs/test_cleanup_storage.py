@@ -297,3 +297,16 @@ def test_a_storage_that_fails_one_sweep_does_not_keep_the_others_from_theirs(mon
     monkeypatch.setattr(integrity, "check", lambda: 7)
     assert tasks.sweep_storage() == 7
     assert "The storage could not be swept: Input/output error" in caplog.messages
+
+
+@pytest.mark.parametrize("task", [tasks.sweep_storage, tasks.apply_retention])
+def test_a_database_that_fails_one_sweep_does_not_keep_the_others_from_theirs(monkeypatch, caplog, task):
+    def slow() -> int:
+        raise OperationalError("canceling statement due to statement timeout")
+
+    monkeypatch.setattr("jobs.artifacts.sweep", slow)
+    monkeypatch.setattr(integrity, "check", lambda: 7)
+    monkeypatch.setattr(retention, "apply", slow)
+    monkeypatch.setattr(webhooks, "sweep", lambda: 7)
+    assert task() == 7
+    assert any(line.endswith("could not be swept: OperationalError") for line in caplog.messages)
