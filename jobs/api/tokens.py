@@ -1,5 +1,8 @@
 """What an account holds and how it came there; booking tokens that somebody bought or was given."""
 
+from collections.abc import Callable
+from typing import Any
+
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.auth import get_user_model
 from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field
@@ -13,6 +16,7 @@ from tokens.models import MOST, REFERENCE_LENGTH, Account, Transaction
 from .. import queries
 from ..errors import ErrorCode, Refused
 from ..models import ApiKey
+from ..transactions import write
 from .base import KeysetPagination, StrictSerializer, View, idempotency_key, refuse_unknown_query
 from .permissions import IsFinance
 
@@ -116,11 +120,9 @@ class AdminTokens(View):
         fields = wanted.validated_data
         if not desk.may_book_for(request.user, fields["user"].pk):
             raise Refused(ErrorCode.permission_denied, desk.OWN)
-        account = ledger.open_account(fields["user"].pk)
-        replayed = bool(key) and Transaction.objects.filter(account=account, idempotency_key=key).exists()
         give = ledger.purchase if fields["kind"] == "PURCHASE" else ledger.grant
         try:
-            booked = give(account.pk, fields["amount"], reference=fields["reference"], reason=fields["reason"], key=key)
+            account, booked, replayed = _book(request, give, fields, key)
         except ledger.KeyReused as error:
             raise Refused(ErrorCode.idempotency_key_reused) from error
         except ledger.ReferenceUsed as error:
@@ -128,8 +130,6 @@ class AdminTokens(View):
         except ledger.BalanceTooLarge as error:
             detail = f"An account may hold {MOST} tokens."
             raise Refused(ErrorCode.invalid_request, detail, fields=[("amount", "out_of_range", detail)]) from error
-        if not replayed:
-            _audit(request, account, booked)
         body = {
             "user": account.pk,
             "balance": queries.balance(account.pk),
@@ -137,6 +137,20 @@ class AdminTokens(View):
         }
         headers = {"Idempotent-Replayed": "true"} if replayed else None
         return Response(body, status=200 if replayed else 201, headers=headers)
+
+
+@write
+def _book(
+    request: Request, give: Callable, fields: dict[str, Any], key: str | None
+) -> tuple[Account, Transaction, bool]:
+    """Book and say so in the admin's log, both or neither; whether the key had booked before."""
+    account = ledger.open_account(fields["user"].pk)
+    Account.objects.select_for_update().get(pk=account.pk)  # the same key at the same time waits here
+    replayed = bool(key) and Transaction.objects.filter(account=account, idempotency_key=key).exists()
+    booked = give(account.pk, fields["amount"], reference=fields["reference"], reason=fields["reason"], key=key)
+    if not replayed:
+        _audit(request, account, booked)
+    return account, booked, replayed
 
 
 def _audit(request: Request, account: Account, booked: Transaction) -> None:

@@ -1,6 +1,10 @@
 """Balance, history, and how a shop sells tokens."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
+from django.contrib.admin.models import LogEntry
+from django.db import OperationalError, connection
 
 from tests.clients import ApiClient, codes
 from tokens.models import Account, Transaction
@@ -70,6 +74,35 @@ def test_a_key_books_once(ann, shop):
     other = shop.send("/api/admin/tokens/", order | {"amount": 51}, Idempotency_Key="k")
     assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
     assert Account.objects.get(pk=ann.pk).balance == 1050
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_booking_and_the_log_of_who_booked_are_written_together(ann, shop, monkeypatch):
+    def away(*arguments, **options):
+        raise OperationalError("the database has gone")
+
+    body = {"user": "ann", "amount": 50, "reason": "sorry"}
+    with monkeypatch.context() as patched:
+        patched.setattr(LogEntry.objects, "log_actions", away)
+        assert shop.send("/api/admin/tokens/", body, Idempotency_Key="k").status_code == 503
+    assert Account.objects.get(pk=ann.pk).balance == 1000
+    assert shop.send("/api/admin/tokens/", body, Idempotency_Key="k").status_code == 201
+    assert "GRANT 50" in LogEntry.objects.get().change_message
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_key_that_comes_four_times_at_once_is_one_booking_and_one_line_in_the_log(ann, shop):
+    def send(_):
+        try:
+            body = {"user": "ann", "amount": 50, "reason": "sorry"}
+            return shop.send("/api/admin/tokens/", body, Idempotency_Key="k").status_code
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(4) as threads:
+        assert sorted(threads.map(send, range(4))) == [200, 200, 200, 201]
+    assert Account.objects.get(pk=ann.pk).balance == 1050
+    assert "GRANT 50" in LogEntry.objects.get().change_message
 
 
 def test_an_order_books_once_whatever_key_comes_with_it(ann, bob, shop):
