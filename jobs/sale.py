@@ -8,7 +8,6 @@ from typing import Any
 
 from django.db import Error, IntegrityError, connection
 from django.db.models.functions import Now
-from django.utils import timezone
 
 from tokens import ledger
 
@@ -66,7 +65,6 @@ def submit(
         price=intake.price_of(kind, params, sizes(inputs)),
         cancel_refund=rule.cancel_refund,
         deadline_seconds=deadline_seconds,
-        cancel_at=timezone.now() + timedelta(seconds=deadline_seconds) if deadline_seconds else None,
     )
     try:
         _sell(job, inputs, key, body_hash)
@@ -82,6 +80,8 @@ def submit(
         if not Job.objects.filter(pk=job.pk).exists():
             raise
         dispatch.nudge(job.queue)
+    if deadline_seconds:
+        job.__dict__.pop("cancel_at")  # read when asked for, as its other times
     log.info("Job %s submitted: %s for user %s, %s tokens", job.pk, job.kind, owner_id, job.price)
     return job, True
 
@@ -91,6 +91,8 @@ def _sell(job: Job, inputs: list[JobInput], key: str | None, body_hash: str) -> 
     if job.price:
         job.charge = ledger.charge(job.owner_id, job.price, reference=f"job:{job.pk}:1")
     history.begin(job, by=f"user:{job.owner_id}")
+    if job.deadline_seconds:  # by the clock that will tell when it has passed
+        Job.objects.filter(pk=job.pk).update(cancel_at=Now() + timedelta(seconds=job.deadline_seconds))
     if inputs:
         for needed in inputs:
             needed.pk, needed.job = None, job  # no number of a try that was undone: on SQLite it may be another's now

@@ -2,12 +2,13 @@
 
 import re
 import threading
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.db import connection, connections
 from django.db.models import F
 from django.db.models.functions import Now
+from django.utils import timezone
 
 from jobs import cleanup, dispatch, lifecycle, policies, upkeep
 from jobs.errors import ErrorCode, JobError, LeaseLost
@@ -126,6 +127,14 @@ def test_it_says_why_in_words(running, submit):
     assert told.now[0] == "It had not ended 60 s after it was sold."
     assert (told.timeline[-1].title, told.timeline[-1].by) == ("Cancelled", "its deadline")
     assert told.money[-1].detail == ErrorCode.deadline_passed.row.sentence
+
+
+def test_a_host_whose_clock_is_behind_cancels_nothing_early(submit, monkeypatch):
+    """The clock that tells when a deadline has passed sets it, too: the database's."""
+    monkeypatch.setattr(timezone, "now", lambda: datetime.now(UTC) - timedelta(minutes=10))
+    job = submit(deadline_seconds=300)
+    assert not lifecycle.late().exists() and lifecycle.claim("cpu").job_id == job.pk
+    assert timedelta(seconds=300) <= job.cancel_at - job.created_at < timedelta(seconds=310)
 
 
 def test_what_is_in_time_or_has_ended_is_left_alone(running, submit):
