@@ -160,7 +160,10 @@ class RotatingHandler(WatchedFileHandler):
             pass  # the first line makes it
         except OSError:
             self.handleError(record)
-        super().emit(record)
+        try:
+            super().emit(record)
+        except OSError:  # opening it is not caught there: the folder is gone, say. Whoever logs must not fail for it
+            self.handleError(record)
 
     def _rotate(self) -> None:
         with open(f"{self.baseFilename}.lock", "w") as lock:

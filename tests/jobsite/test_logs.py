@@ -1,6 +1,7 @@
 import json
 import logging
 import multiprocessing
+import shutil
 import sys
 
 import pytest
@@ -194,6 +195,21 @@ def test_old_files_go(tmp_path):
         handler.emit(record(f"{number} {'x' * 60}"))
     handler.close()
     assert {path.name for path in tmp_path.iterdir()} == {"web.log", "web.log.1", "web.log.2", "web.log.lock"}
+
+
+def test_a_file_that_cannot_be_opened_fails_nobody_who_logs(tmp_path, monkeypatch, capsys):
+    """Its folder was removed, or the process has no descriptor left; the next line that can be written is."""
+    monkeypatch.setattr(logging, "raiseExceptions", True)
+    (tmp_path / "log").mkdir()
+    handler = logs.RotatingHandler(tmp_path / "log" / "web.log")
+    handler.handle(record("one"))
+    shutil.rmtree(tmp_path / "log")
+    handler.handle(record("two"))
+    assert "FileNotFoundError" in capsys.readouterr().err
+    (tmp_path / "log").mkdir()
+    handler.handle(record("three"))
+    handler.close()
+    assert (tmp_path / "log" / "web.log").read_text().split() == ["three"]
 
 
 @pytest.mark.parametrize(("path", "logged"), [("/health", False), ("/readyz/", False), ("/api/jobs/", True)])
