@@ -1,5 +1,7 @@
 """The database: does it keep what it was told, is it up to date, does its clock agree, do the watchmen run."""
 
+import os
+import re
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -14,6 +16,7 @@ from .. import health, upkeep
 from .examine import error, examination, note, warning
 
 CLOCKS_PART = 2.0  # seconds between the database's clock and this host's
+MOUNTS = Path("/proc/mounts")
 NETWORKS = {"nfs", "nfs4", "cifs", "smb3", "fuse.sshfs", "9p", "ceph", "glusterfs"}
 UNSAFE = {
     "fsync": ("E113", "may lose or tear everything at a power cut"),
@@ -50,10 +53,18 @@ def _sqlite() -> Iterator[CheckMessage]:
 
 def _network(file: Path) -> str:
     """The network file system that holds `file`; empty if it is a local one."""
-    mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines()]
-    above = [(where, kind) for where, kind in mounts if file.is_relative_to(where)]
-    kind = max(above, key=lambda mount: len(mount[0]))[1] if above else ""
+    lines = MOUNTS.read_bytes().splitlines()  # a mount point may be called anything
+    mounts = [(_plain(line.split()[1]), line.split()[2].decode()) for line in lines]
+    real = file.resolve()
+    above = [(where, kind) for where, kind in mounts if real.is_relative_to(where)]
+    # of two at one place the later counts: an automounter's own stays below what it has mounted there
+    kind = max(enumerate(above), key=lambda one: (len(one[1][0]), one[0]))[1][1] if above else ""
     return kind if kind in NETWORKS else ""
+
+
+def _plain(place: bytes) -> str:
+    """A mount point as proc(5) writes it, where octal numbers stand for space, tab, line end and backslash."""
+    return os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda found: bytes([int(found[1], 8)]), place))
 
 
 def _postgres() -> Iterator[CheckMessage]:

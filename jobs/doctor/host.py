@@ -32,7 +32,7 @@ def secrets() -> Iterator[CheckMessage]:
     ]
     files += [Path(path) for name, path in os.environ.items() if OF_SECRETS.fullmatch(name) and path]
     for file in files:
-        if file.is_file() and file.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH) and not _closed_above(file):
+        if _open_to_all(file):
             yield error("E120", f"Every user of this host can read {file}.", f"chmod o-rwx {file}")
     given = {name: getattr(settings, name) for name in SECRETS} | {"METRICS_TOKEN": settings.JOBSITE["METRICS_TOKEN"]}
     for name, value in given.items():
@@ -43,6 +43,14 @@ def secrets() -> Iterator[CheckMessage]:
                 f"{name} is short enough to be guessed.",
                 'Make one: python3 -c "import secrets; print(secrets.token_urlsafe(32))"',
             )
+
+
+def _open_to_all(file: Path) -> bool:
+    """Whether every user can read or change it. What we ourselves may not look at, other users may not either."""
+    try:
+        return file.is_file() and bool(file.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH)) and not _closed_above(file)
+    except OSError:
+        return False
 
 
 def _closed_above(file: Path) -> bool:

@@ -28,10 +28,10 @@ def parts() -> Iterator[CheckMessage]:
     binary = ffmpeg.bundled() if named == "bundled" else named
     try:
         ffmpeg.version(binary)
-    except JobError:
+        missing = {what: [name for name in needed if name not in _has(binary, what)] for what, needed in WANTED.items()}
+    except (JobError, subprocess.SubprocessError):  # or it ends when it is asked for its parts
         yield error("E140", f"FFmpeg does not run: {binary}.", "Unset FFMPEG, or name one that runs.")
         return
-    missing = {what: [name for name in needed if name not in _has(binary, what)] for what, needed in WANTED.items()}
     if lacks := [name for names in missing.values() for name in names]:
         yield error(
             "E141",

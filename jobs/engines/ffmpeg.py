@@ -54,10 +54,10 @@ def bundled() -> str:
 def version(binary: str | None = None) -> str:
     """FFmpeg's own version word, such as `n9.0.2-17-g2a571b6068`. JobError(config_error) if it does not run."""
     try:
-        said = subprocess.run([binary or bundled(), "-version"], capture_output=True, text=True, timeout=20, check=True)
-    except (OSError, subprocess.SubprocessError) as wrong:
+        said = subprocess.run([binary or bundled(), "-version"], capture_output=True, timeout=20, check=True)
+        return said.stdout.decode(errors="replace").split()[2]
+    except (OSError, subprocess.SubprocessError, IndexError) as wrong:  # another program may say less
         raise JobError(ErrorCode.config_error, "FFmpeg does not run on this host.") from wrong
-    return said.stdout.split()[2]
 
 
 def transcode(

@@ -138,6 +138,24 @@ def test_local_disks_are_no_network():
     assert database._network(Path("/proc/self/x")) == ""
 
 
+def test_network_disks_are_found_whatever_they_are_called(tmp_path, monkeypatch):
+    """A mount point may hold spaces and bytes that are no UTF-8; where systemd mounts on demand, there are two."""
+    monkeypatch.setattr(database, "MOUNTS", tmp_path / "mounts")
+    place = f"{tmp_path}/our disk"
+    escaped = os.fsencode(place).replace(b" ", b"\\040")
+    lines = [
+        b"/dev/vda / ext4 rw 0 0",
+        b"systemd-1 %s autofs rw 0 0" % escaped,
+        b"nas:/x %s nfs4 rw 0 0" % escaped,
+        b"stick /media/M\xfcll vfat rw 0 0",
+    ]
+    (tmp_path / "mounts").write_bytes(b"\n".join(lines))
+    assert database._network(Path(place, "jobsite.sqlite3")) == "nfs4"
+    (tmp_path / "link").symlink_to(place)
+    assert database._network(tmp_path / "link" / "jobsite.sqlite3") == "nfs4"
+    assert database._network(Path("/srv/jobsite.sqlite3")) == ""
+
+
 def test_clocks_that_part_are_told(monkeypatch):
     assert ids(database.clocks) == set()
     monkeypatch.setattr(database.time, "time", lambda: 1_000_000_000.0)
@@ -194,6 +212,12 @@ def test_secrets_that_can_be_guessed_are_told(settings, own, production, found):
     assert ids(host.secrets) == set()
 
 
+def test_a_secrets_file_that_cannot_be_looked_at_is_no_finding(monkeypatch):
+    """Another program's variable, say; `manage.py up` asks all this before it starts."""
+    monkeypatch.setenv("THEIR_KEY_FILE", "k" * 300)  # as root nothing is forbidden; a name may be too long
+    assert ids(host.secrets) == set()
+
+
 def test_root_is_told(monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert ids(host.rights) == {"W122"}
@@ -239,6 +263,15 @@ def test_an_ffmpeg_that_lacks_parts_is_told(own, tmp_path, monkeypatch):
     monkeypatch.setitem(media.WANTED, "-filters", ["drawtext", "no_such_filter"])
     assert ids(media.parts) == {"E141"}
     own(FFMPEG=str(tmp_path / "none"))
+    assert ids(media.parts) == {"E140"}
+
+
+@pytest.mark.parametrize("does", ["", "[ $1 = -version ] && echo ffmpeg version 1 || exit 1"])
+def test_another_program_in_ffmpegs_place_is_told(own, tmp_path, does):
+    other = tmp_path / "ffmpeg"
+    other.write_text(f"#!/bin/sh\n{does}\n")
+    other.chmod(0o755)
+    own(FFMPEG=str(other))
     assert ids(media.parts) == {"E140"}
 
 
