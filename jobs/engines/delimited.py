@@ -23,7 +23,12 @@ HEAD = 2 * 1024 * 1024  # bytes that are looked at closely
 SAMPLE_ROWS, SAMPLE_CELLS, FEWEST_ROWS = 1000, 20_000, 20  # are looked at: a thousand rows, of wide tables fewer
 MISSING = ("", "NA", "N/A", "n/a", "NULL", "null", "None", "NaN", "nan", "#N/A", "-")
 BINARY = re.compile(r"[\x01-\x08\x0e-\x1a\x1c-\x1f]")  # signs of no text; a NUL alone is a flaw, which is told of
+LEAD = re.compile(
+    r'((?: *|"?sep=[,;|\t]"? *)(?:\r\n|\r|\n))+', re.IGNORECASE
+)  # empty lines, and a word for Excel alone
 MARKUP = re.compile(r"\s*(<|[{\[]\s*[\"{\[\]}]|#EXTM3U|%PDF|ffconcat|#!)")  # text, but no table
+
+csv.field_size_limit(HEAD)  # of the whole process; Python's own is 131,072 characters, and a cell may be a whole line
 
 CURRENCY = "$€£¥% \u00a0"  # signs that are taken off a number
 NUMBERS = {  # how a column writes its numbers: pattern; the sign may stand before or after the currency
@@ -46,16 +51,22 @@ class Column:
     name: str
     type: str  # number, date or text
     form: str = ""
+    padded: bool = False  # there are blanks around its cells
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a file is to be read. `encoding` is Python's name for it; quotes are always `"`, doubled inside."""
+    """How a file is to be read. `encoding` is Python's name for it; quotes are always `"`, doubled inside.
+
+    `skip`: lines before the table's first. `flawed`: it is UTF-8 but for some bytes.
+    """
 
     encoding: str
     delimiter: str
     header: bool
     columns: tuple[Column, ...]
+    skip: int = 0
+    flawed: bool = False
 
 
 def look(path: Path, *, header: bool | None = None) -> Dialect:
@@ -69,9 +80,13 @@ def look(path: Path, *, header: bool | None = None) -> Dialect:
     text = _decoded(raw, encoding)
     if BINARY.search(text, 0, 4096) or not text.strip() or MARKUP.match(text):
         raise NoTable
+    flawed = False
     if _narrow(encoding):
-        encoding = _scan(path)
+        encoding, flawed = _scan(path)
         text = _decoded(raw, encoding)
+    lead = LEAD.match(text)
+    skip = len(re.findall(r"\r\n|\r|\n", lead[0])) if lead else 0
+    text = text[lead.end() :] if lead else text
     delimiter, rows = _rows(text, whole=len(raw) < HEAD)
     width = len(rows[0])
     if width > MAX_COLUMNS:
@@ -82,8 +97,10 @@ def look(path: Path, *, header: bool | None = None) -> Dialect:
     if not body:
         raise _unfit("has a header and no rows")
     names = _names(rows[0] if named else [""] * width)
-    cells = [[row[at].strip() for row in body if at < len(row)] for at in range(width)]
-    return Dialect(encoding, delimiter, named, tuple(map(_column, names, cells)))
+    cells = [[row[at] for row in body if at < len(row)] for at in range(width)]
+    spaced = f"{delimiter} " in text  # the reader has taken these spaces away
+    columns = tuple(_column(name, own, delimiter, padded=spaced) for name, own in zip(names, cells, strict=True))
+    return Dialect(encoding, delimiter, named, columns, skip, flawed)
 
 
 def transcoded(path: Path, encoding: str, target: Path) -> Iterator[int]:
@@ -129,24 +146,37 @@ def _decoded(raw: bytes, encoding: str) -> str:
     return codecs.getincrementaldecoder(encoding)(errors="replace").decode(raw).removeprefix("\ufeff")
 
 
-def _scan(path: Path) -> str:
-    """The encoding of a file of single bytes or UTF-8, read to its end. JobError(bad_input) for NULs and long lines."""
+def _scan(path: Path) -> tuple[str, bool]:
+    """The encoding of a file of single bytes or UTF-8, read to its end, and whether it is UTF-8 with other bytes in it.
+
+    JobError(bad_input) for NULs and long lines.
+    """
     utf8: codecs.IncrementalDecoder | None = codecs.getincrementaldecoder("utf-8")()
-    lines, marked, pending = _Lines(), False, False
+    lines, pending, good, flawed, last = _Lines(), False, False, False, b""
     with open(path, "rb") as file:
         marked = file.read(3) == codecs.BOM_UTF8
         file.seek(0)
         while block := file.read(BLOCK):
             lines.feed(block)
+            last = block
             if utf8 and (pending or not block.isascii()):
                 try:
-                    utf8.decode(block)
+                    good = bool(utf8.decode(block)) or good
                     pending = bool(utf8.getstate()[0])
                 except UnicodeDecodeError:
-                    utf8 = None
-    if utf8 is None or pending:
-        return "cp1252"  # Latin-1 as it is written since Windows: with the euro sign
-    return "utf-8-sig" if marked else "utf-8"
+                    utf8, flawed = None, marked or good or _mostly_utf8(block)
+    if utf8 and pending:  # the file ends in the middle of a character
+        flawed = marked or _mostly_utf8(last)
+    if (utf8 is None or pending) and not flawed:
+        return "cp1252", False  # Latin-1 as it is written since Windows: with the euro sign
+    return ("utf-8-sig" if marked else "utf-8"), flawed
+
+
+def _mostly_utf8(block: bytes) -> bool:
+    """Whether more of the block's letters beyond ASCII are UTF-8 than not: one broken byte makes no other encoding."""
+    text = block.decode("utf-8", "replace")
+    wrong = text.count("\ufffd")
+    return len(text) - len(text.encode("ascii", "ignore")) > 2 * wrong
 
 
 class _Lines:
@@ -194,7 +224,8 @@ def _evenness(rows: list[list[str]]) -> float:
 def _read(text: str, delimiter: str, *, whole: bool) -> tuple[list[list[str]], bool]:
     """The first rows, without empty ones, and whether they could be read up to the sample's end."""
     rows: list[list[str]] = []
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    lines = io.StringIO(text, newline="")
+    reader = csv.reader(lines, delimiter=delimiter, strict=True, skipinitialspace=True)  # as DuckDB does before quotes
     try:
         for row in reader:
             if row:
@@ -247,23 +278,26 @@ def _names(cells: list[str]) -> list[str]:
     return names
 
 
-def _column(name: str, cells: list[str]) -> Column:
+def _column(name: str, raw: list[str], delimiter: str = ",", *, padded: bool = False) -> Column:
     """What a column holds, by its first cells: at least nine in ten that are there must be written in one way."""
+    cells = [cell.strip() for cell in raw]
+    padded = padded or cells != raw
     there = [cell for cell in cells if cell not in MISSING]
     if not there:
-        return Column(name, "text")
-    for form, pattern in NUMBERS.items():
+        return Column(name, "text", padded=padded)
+    forms = ["plain", "comma", "thousands"] if delimiter == ";" else [*NUMBERS]  # `;` is for those who write 1,250 kg
+    for form, pattern in ((form, NUMBERS[form]) for form in forms):
         others = () if form == "plain" else (NUMBERS["plain"],)  # 1,234 and 567 stand in one column
         hits = sum(any(way.fullmatch(_bare(cell)) for way in (pattern, *others)) for cell in there)
         if hits >= 0.9 * len(there):
             signed = any(_bare(cell) != cell for cell in there)
-            return Column(name, "number", form + ("+signs" if signed else ""))
+            return Column(name, "number", form + ("+signs" if signed else ""), padded)
     if sum(bool(ISO.fullmatch(cell)) for cell in there) >= 0.9 * len(there):
-        return Column(name, "date", "iso")
+        return Column(name, "date", "iso", padded)
     dates = [found for found in map(PARTS.fullmatch, there) if found]
     if len(dates) >= 0.9 * len(there) and (form := _order(dates)):
-        return Column(name, "date", form)
-    return Column(name, "text")
+        return Column(name, "date", form, padded)
+    return Column(name, "text", padded=padded)
 
 
 def _order(dates: list[re.Match]) -> str:

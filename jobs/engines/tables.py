@@ -39,6 +39,9 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+MISSING = ", ".join(map(literal, delimited.MISSING))
+
+
 class Table:
     """The table `data`: columns, count of rows, what was odd about the file, and questions in SQL."""
 
@@ -121,12 +124,14 @@ def load(folder: Path, file: Path, progress: tool.Progress, *, header: bool | No
     except delimited.NoTable:
         raise JobError(ErrorCode.bad_input, "The file is no table: no delimiter (, ; tab |) was found.") from None
     size = file.stat().st_size
-    if dialect.encoding not in ("utf-8", "utf-8-sig"):
+    if dialect.flawed or dialect.encoding not in ("utf-8", "utf-8-sig"):
         target = folder / "utf-8.csv"
         for done in delimited.transcoded(file, dialect.encoding, target):
             progress(0.3 * done / size)
         file = target
     table = Table(folder)
+    if dialect.flawed:
+        table.issues.append("some bytes are no UTF-8; \ufffd stands for them")
     source = _source(dialect, file)
     watch = _Watch(table.connection, progress)
     try:
@@ -154,11 +159,10 @@ def load(folder: Path, file: Path, progress: tool.Progress, *, header: bool | No
 def _source(dialect: Dialect, file: Path) -> str:
     """`read_csv` of the file with nothing left to guess, every cell as text."""
     columns = ", ".join(f"{literal(column.name)}: 'VARCHAR'" for column in dialect.columns)
-    missing = ", ".join(map(literal, delimited.MISSING))
     header = str(dialect.header).lower()
     return (
         f"read_csv({literal(str(file))}, delim={literal(dialect.delimiter)}, quote='\"', escape='\"', header={header}, "
-        f"auto_detect=false, compression='none', nullstr=[{missing}], columns={{{columns}}})"
+        f"auto_detect=false, compression='none', nullstr=[{MISSING}], skip={dialect.skip}, columns={{{columns}}})"
     )
 
 
@@ -170,12 +174,13 @@ def _create(columns: list[Column], source: str, *, strict: bool) -> str:
 
 def _converted(column: Column, *, strict: bool) -> str:
     """SQL for a column's value from its text. What is not finite is missing."""
-    text, cast, strptime = quoted(column.name), *(("CAST", "strptime") if strict else ("TRY_CAST", "try_strptime"))
+    text, cast, strptime = _cell(column), *(("CAST", "strptime") if strict else ("TRY_CAST", "try_strptime"))
     if column.type == "text":
         return text
     if column.type == "date":
         if column.form == "iso":
-            return f"{cast}({text} AS TIMESTAMP)"
+            date = f"{cast}({text} AS TIMESTAMP)"  # takes "infinity", too
+            return f"CASE WHEN isfinite({date}) THEN {date} END"
         forms = ", ".join(literal(column.form + time) for time in ("", " %H:%M", " %H:%M:%S"))
         return f"{strptime}({text}, [{forms}])"
     form, signs, _ = column.form.partition("+")
@@ -188,6 +193,14 @@ def _converted(column: Column, *, strict: bool) -> str:
     return f"CASE WHEN isfinite({number}) THEN {number} END"
 
 
+def _cell(column: Column) -> str:
+    """SQL for a column's text without the blanks around it; nothing but blanks, or a word for it, is missing."""
+    if not column.padded:
+        return quoted(column.name)
+    bare = f"trim({quoted(column.name)})"  # with all that may stand around it named, it takes four times as long
+    return f"CASE WHEN {bare} NOT IN ({MISSING}) THEN {bare} END"
+
+
 def _load_tolerantly(table: Table, source: str) -> str:
     """Read all as text first; a cell that is not of its column's type is missing then, and told of in the issues.
 
@@ -195,26 +208,39 @@ def _load_tolerantly(table: Table, source: str) -> str:
     """
     table.connection.execute(f"CREATE TABLE raw AS SELECT * FROM {source}")
     typed = [column for column in table.columns if column.type != "text"]
-    counts = ", ".join(f"count({quoted(c.name)}), count({_converted(c, strict=False)})" for c in typed)
-    found = table.connection.execute(f"SELECT {counts} FROM raw").fetchone() or ()
-    for number, column in enumerate(typed):
-        there, good = found[2 * number : 2 * number + 2]
-        if there == good:
-            continue
+    odd = [found for found in _counted(table, typed) if found[1] != found[2]]
+    bare = _counted(table, [dataclasses.replace(column, padded=True) for column, _there, _good in odd])
+    for plainly, trimmed in zip(odd, bare, strict=True):
+        column, there, good = trimmed if trimmed[1:] != plainly[1:] else plainly  # trimming takes time
+        at = table.columns.index(plainly[0])
         if good < GOOD_SHARE * there:
-            table.columns[table.columns.index(column)] = Column(column.name, "text")
+            table.columns[at] = dataclasses.replace(column, type="text", form="")
         else:
-            table.issues.append(f"{column.name}: {there - good} cells are no {column.type} and count as missing")
+            table.columns[at] = column
+            if there != good:
+                table.issues.append(f"{column.name}: {there - good} cells are no {column.type} and count as missing")
     table.connection.execute(_create(table.columns, "raw", strict=False))
     table.connection.execute("DROP TABLE raw")
     return _create(table.columns, source, strict=False)
 
 
+def _counted(table: Table, columns: list[Column]) -> list[tuple[Column, int, int]]:
+    """(column, cells that are there, cells that are of its type) of columns of the table `raw`."""
+    if not columns:
+        return []
+    counts = ", ".join(f"count({_cell(c)}), count({_converted(c, strict=False)})" for c in columns)
+    found = table.connection.execute(f"SELECT {counts} FROM raw").fetchone() or ()
+    return list(zip(columns, found[::2], found[1::2], strict=True))
+
+
 class _Watch:
-    """Tells how far DuckDB is with a long statement: only real movement is told."""
+    """Tells how far DuckDB is with long statements, one after the other: only real movement is told.
+
+    Progress never falls, but each one's movement is told, also while it is behind what the one before reached.
+    """
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, progress: tool.Progress):
-        self.ended, self.told = threading.Event(), -1.0
+        self.ended, self.seen, self.most = threading.Event(), -1.0, 0.0
         self.connection, self.progress = connection, progress
         self.thread = threading.Thread(target=self._look, daemon=True)
         self.thread.start()
@@ -222,9 +248,9 @@ class _Watch:
     def _look(self) -> None:
         while not self.ended.wait(WATCH_SECONDS):
             percent = self.connection.query_progress()
-            if percent > self.told:
-                self.told = percent
-                self.progress(0.3 + 0.7 * percent / 100)
+            if percent != self.seen:
+                self.seen, self.most = percent, max(self.most, percent)
+                self.progress(0.3 + 0.7 * self.most / 100)
 
     def end(self) -> None:
         self.ended.set()

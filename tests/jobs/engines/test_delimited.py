@@ -85,6 +85,42 @@ def test_what_a_column_holds(cells, type, form):
     assert delimited._column("x", cells) == delimited.Column("x", type, form)
 
 
+def test_with_semicolons_a_comma_is_a_decimal_one(tmp_path):
+    kilos, prices = look(tmp_path, "kg;price\n1,250;$1,200.50\n2,375;$3\n").columns
+    assert (kilos.form, prices.form) == ("comma", "thousands+signs")
+
+
+@pytest.mark.parametrize(
+    ("lead", "skip"), [("\n\n", 2), ("\r\n  \r\n", 2), ("\r", 1), ("sep=,\r\n", 1), ('"sep=;"\n', 1), ("\ufeff\n", 1)]
+)
+def test_what_stands_before_the_table_is_skipped(tmp_path, lead, skip):
+    end = lead.replace("\ufeff", "")[-1] if lead.endswith("\r") else "\n"
+    dialect = look(tmp_path, lead + PLAIN.replace("\n", end))
+    assert (dialect.skip, dialect.header) == (skip, True)
+    assert types(dialect) == [("name", "text"), ("price", "number"), ("sold", "date")]
+
+
+@pytest.mark.parametrize(
+    ("data", "encoding", "flawed"),
+    [
+        (b"\xef\xbb\xbfname,n\nZo\xc3\xab,1\n\xff,2\n", "utf-8-sig", True),
+        (b"name,n\n" + b"Zo\xc3\xab,1\n" * 9 + b"\xff,2\n", "utf-8", True),
+        (b"name,n\n" + b"Zo\xc3\xab,1\n" * 9 + b"1,Zo\xc3", "utf-8", True),  # cut within a letter
+        (b"name,n\n" + b"Zo\xc3\xab,1\n" * 60_000 + b"\xff,2\n", "utf-8", True),
+        (b"name,n\n" + b"Zo\xeb,1\n" * 9, "cp1252", False),
+        (b"name,n\nAnn,1\n2,Zo\xeb", "cp1252", False),
+    ],
+)
+def test_one_broken_byte_does_not_make_another_encoding(tmp_path, data, encoding, flawed):
+    dialect = look(tmp_path, data)
+    assert (dialect.encoding, dialect.flawed) == (encoding, flawed)
+
+
+def test_a_cell_may_be_as_long_as_a_line(tmp_path):
+    cell = '"' + "x," * 200_000 + '"'
+    assert types(look(tmp_path, f"a,b\n1,{cell}\n2,x\n")) == [("a", "number"), ("b", "text")]
+
+
 @pytest.mark.parametrize(
     "data",
     [

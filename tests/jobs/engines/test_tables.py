@@ -1,6 +1,7 @@
 """Files read into the locked table: dialects alike, types, what is odd told or refused, walls that hold."""
 
 import datetime
+import threading
 
 import duckdb
 import pytest
@@ -83,8 +84,60 @@ def test_a_column_that_turns_to_text_later_is_text(load):
 
 
 def test_what_is_not_finite_is_missing(load):
-    table = load("n,m\n" + "1,2\n" * 30 + "1e999,3\n")
-    assert table.ask("SELECT count(n) AS n, max(n) AS most FROM data") == {"n": 30, "most": 1.0}
+    table = load("n,day\n" + "1,2024-01-31\n" * 30 + "1e999,infinity\n")
+    assert table.ask("SELECT count(n) AS n, max(n) AS most, count(day) AS days FROM data") == {
+        "n": 30,
+        "most": 1.0,
+        "days": 30,
+    }
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_blanks_around_a_cell_are_no_part_of_it(load, late):
+    before = "1,2,x,2024-01-31\n" * (2000 if late else 0)
+    table = load(f'a, b, c, day\n{before}1, 2.5 , NA ,  2024-02-01\n2,    , "x", 2024-02-01\n3, 7 ,  x, \n')
+    assert [column.type for column in table.columns] == ["number", "number", "text", "date"]
+    assert table.issues == []
+    query = "SELECT count(b) AS b, sum(b) AS sum, count(day) AS day FROM data WHERE a > 1 OR b = 2.5"
+    assert table.ask(query) == {"b": 2, "sum": 9.5, "day": 2}
+    assert late or table.ask("SELECT count(c) AS c, count(DISTINCT c) AS texts FROM data") == {"c": 2, "texts": 1}
+
+
+def test_a_padded_number_may_have_thousands(load):
+    table = load('n, m\n1, "1,250.5"\n2, "2,000"\n')
+    assert table.ask("SELECT max(m) AS most, sum(m) AS sum FROM data") == {"most": 2000.0, "sum": 3250.5}
+
+
+def test_what_stands_before_the_table_is_no_row(load):
+    table = load("\r\nsep=;\r\nname;price\r\nAnn;1,5\r\nBob;2,5\r\n")
+    assert rows(table) == [("Ann", 1.5), ("Bob", 2.5)]
+
+
+def test_a_broken_byte_is_told(load):
+    table = load(b"name,n\n" + "Zoë,1\n".encode() * 9 + b"\xff,2\n")
+    assert table.issues == ["some bytes are no UTF-8; \ufffd stands for them"]
+    assert table.ask("SELECT name, count(*) AS rows FROM data GROUP BY name ORDER BY rows DESC LIMIT 1") == {
+        "name": "Zoë",
+        "rows": 9,
+    }
+
+
+def test_each_statements_movement_is_told_and_progress_never_falls(monkeypatch):
+    percents, told = iter([10.0, 90.0, 90.0, 20.0, 40.0, 95.0]), []
+    seen = threading.Event()
+
+    class Connection:
+        def query_progress(self):
+            percent = next(percents, None)
+            if percent is None:
+                seen.set()
+            return 95.0 if percent is None else percent
+
+    monkeypatch.setattr(tables, "WATCH_SECONDS", 0.001)
+    watch = tables._Watch(Connection(), told.append)
+    assert seen.wait(30)
+    watch.end()
+    assert told == pytest.approx([0.37, 0.93, 0.93, 0.93, 0.965])
 
 
 @pytest.mark.parametrize(
