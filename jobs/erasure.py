@@ -69,7 +69,7 @@ def forget(user, *, by: str) -> Belongings:
     Tokens are not touched: what is on the account stays there, as its lines say. Never call it in a transaction.
     """
     people.deactivate(user, cancel=True, by=by)
-    for model in (ApiKey, Upload):  # the operators' log has what they were called
+    for model in (ApiKey, Upload, Endpoint):  # the operators' log has what they were called
         _hush(model, model._default_manager.filter(owner=user).values_list("pk", flat=True))
     for model in (ApiKey, Endpoint, Letter, Preference):
         model._default_manager.filter(owner=user).delete()

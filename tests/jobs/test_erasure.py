@@ -47,8 +47,9 @@ def carol(user, op, client, submit, succeeded, monkeypatch):  # noqa: F811
     Upload.objects.create(owner=carol, name=TELLTALE, key=stored, bytes=7, sha256="0" * 64, content_type="video/mp4")
     Preference.objects.create(owner=carol)
     monkeypatch.setattr(webhooks, "checked", lambda url: url)  # no look-up of the name here
-    webhooks.create(carol.pk, url=f"https://{TELLTALE}.example/hook")
+    hook, _ = webhooks.create(carol.pk, url=f"https://{TELLTALE}.example/hook")
     client.force_login(op)
+    client.post(reverse("admin:jobs_endpoint_changelist"), {"action": "mute", "_selected_action": [str(hook.pk)]})
     issue = {"_form_submitted": "True", "username": TELLTALE, "name": TELLTALE, "scope": "user"}
     client.post(reverse("admin:jobs_apikey_issue"), issue)
     client.post(reverse("admin:auth_user_send_link", args=[carol.pk]), {"_form_submitted": "True"})
