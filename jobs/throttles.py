@@ -71,7 +71,7 @@ class Attempt:
 
     def succeeded(self) -> None:
         """It was the right one: what `count` counted is given back, and the account knows this address."""
-        for key, clock in self._clocks().items():
+        for key, clock, _ in self._counters():
             Throttle.objects.filter(pk=key).update(free_at=F("free_at") - clock.interval)
         self.remember()
 

@@ -175,6 +175,14 @@ def test_a_right_password_counts_for_nothing(ann):
         assert SignIn()("ann", "ann-password").status_code == 302
 
 
+def test_who_signs_in_at_a_known_address_gives_strangers_no_more_tries(ann):
+    SignIn("203.0.113.7")("ann", "ann-password")
+    tries_until_refused(SignIn("198.51.100.1"), "ann")
+    for _ in range(3):
+        assert SignIn("203.0.113.7")("ann", "ann-password").status_code == 302
+    assert SignIn("198.51.100.2")("ann", "wrong").status_code == 429
+
+
 def test_a_right_key_is_never_held_up_and_asks_no_counter(ann, django_assert_num_queries):
     tries_until_refused(Key())
     right = ApiClient(ann, REMOTE_ADDR=HERE)
