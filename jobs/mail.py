@@ -164,6 +164,8 @@ def deliver() -> int:
             except (smtplib.SMTPRecipientsRefused, smtplib.SMTPDataError) as error:  # this one; others may pass
                 server.close()
                 _failed(letter, error, for_good=_is_for_good(error))
+            except ValueError as error:  # an address that no mail can have
+                _failed(letter, error, for_good=True)
             except OSError as error:  # smtplib's others, too
                 _failed(letter, error, for_good=False)
                 break
@@ -209,7 +211,7 @@ def _is_for_good(error: smtplib.SMTPRecipientsRefused | smtplib.SMTPDataError) -
     return all(code >= 500 for code, _ in error.recipients.values())
 
 
-def _failed(letter: Letter, error: OSError, *, for_good: bool) -> None:
+def _failed(letter: Letter, error: Exception, *, for_good: bool) -> None:
     over = for_good or letter.tries > len(PAUSES)
     next_at = None if over else Now() + timedelta(seconds=PAUSES[letter.tries - 1])
     words = type(error).__name__ + (f" {code}" if (code := getattr(error, "smtp_code", "")) else "")

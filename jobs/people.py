@@ -82,7 +82,7 @@ def invite(user) -> Invited:
     words = {"user": user, "link": link, "site": settings.SITE_URL}
     try:
         EmailMessage(f"Your account at {host()}", render_to_string("mail/invited.txt", words), to=[user.email]).send()
-    except OSError as error:  # smtplib's are OSErrors
+    except (OSError, ValueError) as error:  # smtplib's are OSErrors; an address that no mail can have is the other
         log.warning("The invitation of user %s could not be mailed: %s", user.pk, type(error).__name__)
         return Invited(link, False, f"the mail server did not take it ({type(error).__name__})")
     return Invited(link, True)

@@ -106,7 +106,7 @@ def _of(email: str):
 def _send(email: str, subject: str, template: str, words: dict) -> bool:
     try:
         EmailMessage(f"{subject} at {people.host()}", render_to_string(template, words), to=[email]).send()
-    except OSError as error:  # smtplib's are OSErrors
+    except (OSError, ValueError) as error:  # smtplib's are OSErrors; an address that no mail can have is the other
         log.warning("A letter about signing up could not be mailed: %s", type(error).__name__)
         return False
     return True

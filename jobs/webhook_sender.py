@@ -243,7 +243,7 @@ def tell_owners() -> int:
                 None,
                 [endpoint.owner.email],
             )
-        except OSError as error:  # smtplib's are OSErrors
+        except (OSError, ValueError) as error:  # smtplib's are OSErrors; an address that no mail can have is the other
             log.warning("The owner of webhook endpoint %s could not be told: %s", endpoint.pk, type(error).__name__)
             continue
         sent += mine.exclude(muted="").update(tell_at=None)

@@ -213,6 +213,18 @@ def test_an_address_that_is_refused_is_given_up_and_holds_up_nobody(server, runn
     assert (refused.next_at, refused.sent_at) == (None, None) and "Recipients" in refused.error
 
 
+def test_an_address_that_no_mail_can_have_is_given_up_and_holds_up_nobody(server, running, submit, ann, bob):  # noqa: F811
+    type(ann).objects.filter(pk=ann.pk).update(email="ann@\u200d.org")  # Django's forms take it
+    end(running())
+    submit(owner=bob)
+    end(lifecycle.claim("cpu"))
+    mail.owe()
+    assert mail.deliver() == 1
+    assert [message["To"] for message in server.received] == ["bob@example.com"]
+    given_up = Letter.objects.get(owner=ann)
+    assert (given_up.next_at, given_up.sent_at, given_up.error) == (None, None, "UnicodeError")
+
+
 def test_it_is_given_up_after_the_last_pause(server, running):  # noqa: F811
     end(running())
     mail.owe()

@@ -10,7 +10,7 @@ from django.core import mail
 from django.core.management import CommandError, call_command
 from django.urls import reverse
 
-from jobs import keys, lifecycle
+from jobs import people, keys, lifecycle
 from jobs.models import ApiKey, Job, Preference, Status
 from tests.clients import ApiClient
 from tests.jobs.conftest import running, submit  # noqa: F401 - fixtures
@@ -147,6 +147,12 @@ def test_or_are_cancelled_and_refunded(ann, submit, running):  # noqa: F811
 
 def form(**fields) -> dict:
     return {"_form_submitted": "True", "username": "carol", "email": "", "role": "", "tokens": "0", **fields}
+
+
+def test_an_invitation_to_an_address_that_no_mail_can_have_is_a_link_all_the_same(user, settings):
+    settings.MAIL = True
+    invited = people.invite(user("carol", email="carol@\u200d.org"))
+    assert invited.link and not invited.mailed and "UnicodeError" in invited.why
 
 
 def test_the_admin_invites_and_shows_the_link_once(op, client):

@@ -244,6 +244,11 @@ def test_a_mail_server_that_is_away_is_told_and_nobody_exists(client, opened):
     assert answer.status_code == 502 and "did not take the letter" in text(answer) and not User.objects.exists()
 
 
+def test_an_address_that_no_mail_can_have_is_told(client, opened):
+    answer = asks(client, email="carol@\u200d.org")
+    assert answer.status_code == 502 and "did not take the letter" in text(answer)
+
+
 @pytest.mark.django_db(transaction=True)
 def test_many_at_once_with_one_name_and_one_address_are_one_account(opened):
     tokens = [signing.dumps(["carol", f"carol{number % 2}@example.com"], salt=sign_up.SALT) for number in range(6)]
