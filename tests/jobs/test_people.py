@@ -10,7 +10,7 @@ from django.core import mail
 from django.core.management import CommandError, call_command
 from django.urls import reverse
 
-from jobs import people, keys, lifecycle
+from jobs import keys, lifecycle, people
 from jobs.models import ApiKey, Job, Preference, Status
 from tests.clients import ApiClient
 from tests.jobs.conftest import running, submit  # noqa: F401 - fixtures
