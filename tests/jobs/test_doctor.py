@@ -77,7 +77,7 @@ def running_broker(settings, tmp_path, celery_url):
     server = subprocess.Popen(broker.command(), stdin=subprocess.DEVNULL)
     celery_url(f"redis+socket://{settings.BROKER_SOCKET}")
     try:
-        until(settings.BROKER_SOCKET.exists, seconds=20)
+        until(lambda: "W105" not in ids(message_broker.durability), seconds=20)  # it answers
         yield
     finally:
         server.kill()
