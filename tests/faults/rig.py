@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
 
 from jobs import dispatch, lifecycle, procfs
 from jobs.engines import ffmpeg
@@ -312,6 +312,23 @@ def ffmpegs() -> list[int]:
         if ours and procfs.started(pid) is not None:
             found.append(pid)
     return found
+
+
+def freeze(*pids: int) -> None:
+    """SIGSTOP, at a moment when none of them holds SQLite's only write lock: all others would stand still, too."""
+
+    def stopped() -> bool:
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            with transaction.atomic():
+                return True
+        except OperationalError:
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
+            return False
+
+    until(stopped, seconds=60)
 
 
 def is_stopped(pid: int) -> bool:

@@ -4,7 +4,7 @@ import signal
 from itertools import pairwise
 
 from jobs.models import CleanupRun, Status
-from tests.faults.rig import cook, final, until
+from tests.faults.rig import cook, final, freeze, until
 
 
 def cleanups() -> list:
@@ -27,7 +27,7 @@ def test_two_beats_have_one_effect_and_one_of_them_is_enough(platform, ann):
     ran = len(cleanups())
     until(lambda: len(cleanups()) > ran, seconds=30)
 
-    platform.kill("second", signal.SIGSTOP)  # frozen: nothing runs, until it wakes
+    freeze(platform.children["second"].pid)  # nothing runs, until it wakes
     job = cook(ann, fail_times=1, code="storage_error")  # its second attempt needs a watchman's nudge
     until(lambda: job.events.filter(status=Status.RETRY).exists(), seconds=20)
     platform.kill("second", signal.SIGCONT)

@@ -24,6 +24,7 @@ from tests import ports
 from tests.faults.rig import database_url
 from tests.waiting import until
 
+pytestmark = pytest.mark.timeout(300)  # whole platforms start, up to three times
 NAMES = ["broker", "web", "worker", "upkeep", "beat"]
 
 
@@ -128,7 +129,6 @@ def up(tmp_path):
         platform.close()
 
 
-@pytest.mark.timeout(300)
 def test_each_process_comes_back_and_term_ends_all(up):
     platform = up(shares_database=True).start()
     platform.healthy(60)

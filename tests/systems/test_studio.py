@@ -1,11 +1,8 @@
 """The Studio's document (seeds 000, 001): its calls, with the key added."""
 
-import os
-import signal
-
 import av
 
-from tests.faults.rig import T, balance, until
+from tests.faults.rig import T, balance, freeze, until
 
 RENDER = '{"type":"RENDER","params":{"prompt":"test","seconds":1,"fps":8,"width":64,"height":64}}'
 SLOW = '{"type":"RENDER","params":{"prompt":"test","seconds":60,"fps":8,"width":64,"height":64}}'
@@ -44,8 +41,7 @@ def test_a_killed_worker_is_worker_timeout_and_the_tokens_are_back(platform, ann
     platform.worker(slots=1)
     job_id = ann_calls("POST", "/jobs", SLOW)[1]["job_id"]
     ann_calls.wait(f"/jobs/{job_id}", lambda answer: answer["progress"] > 0)
-    for pid in (platform.children["worker"].pid, *platform.pool()):
-        os.kill(pid, signal.SIGSTOP)
+    freeze(platform.children["worker"].pid, *platform.pool())
     platform.beat()
     failed = ann_calls.wait(f"/jobs/{job_id}", lambda answer: answer["status"] == "FAILED", seconds=T + 40)
     assert failed["error"]["code"] == "worker_timeout"
