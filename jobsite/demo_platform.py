@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,7 +18,7 @@ from django.conf import settings
 from jobs import procfs
 
 from .settings import runtime_folder
-from .supervisor import tether
+from .supervisor import hold_port, tether
 
 KEPT = ["PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH", "LD_LIBRARY_PATH", "FFMPEG"]
 START_WITHIN, END_WITHIN = 180.0, 30.0  # seconds
@@ -47,9 +46,8 @@ class Platform:
     def __init__(self, folder: Path):
         self.folder = folder
         self.home = Path(tempfile.mkdtemp(prefix="platform-", dir=folder))
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        self.held = hold_port()
+        port = self.held.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
         self.env = {name: os.environ[name] for name in KEPT if name in os.environ} | {
             "JOBSITE_HOME": str(self.home),
@@ -142,6 +140,7 @@ class Platform:
 
     def remove(self, *, keep_logs: bool) -> None:
         """Delete its home; the logs stay in the demo's folder if they are to tell something."""
+        self.held.close()
         logs = self.folder / "log"
         shutil.rmtree(logs, ignore_errors=True)
         if keep_logs:

@@ -125,6 +125,17 @@ def lock(home: Path) -> int:
     return descriptor
 
 
+def hold_port() -> socket.socket:
+    """A free port of this host, which nobody else is given until the socket is closed.
+
+    It does not listen, and allows its address to be used again: a server that does likewise (uvicorn) listens there.
+    """
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    return held
+
+
 def check_port(host: str, port: int) -> None:
     """CannotStart if something else listens there, which uvicorn would only find out later, again and again."""
     try:

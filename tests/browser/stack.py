@@ -19,7 +19,7 @@ import pytest
 from django.conf import settings
 from playwright.sync_api import BrowserContext, Page, expect
 
-from tests import ports
+from jobsite.supervisor import hold_port
 from tests.waiting import until
 
 SECONDS = 20  # that a page may take to become what a test waits for: the machine is shared
@@ -31,8 +31,8 @@ class Stack:
 
     def __init__(self):
         self.home = Path(tempfile.mkdtemp(prefix="jb-"))  # short: it holds the broker's socket
-        self.held = ports.reserved()
-        self.port = ports.number(self.held)
+        self.held = hold_port()
+        self.port = self.held.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         kept = {name: value for name, value in os.environ.items() if name not in ("CELERY_BROKER_URL", "DATABASE_URL")}
         self.env = kept | {

@@ -22,7 +22,8 @@ from jobs.engines import ffmpeg
 from jobs.models import FINAL, Job, Slot
 from jobsite import broker
 from jobsite.celery import app
-from tests import invariants, ports
+from jobsite.supervisor import hold_port
+from tests import invariants
 from tests.faults.zygote import Forked, Zygote
 from tests.jobs.conftest import PARAMS
 from tests.waiting import until
@@ -139,8 +140,8 @@ class Platform:
 
     def web(self) -> str:
         """The web process; returns its address once it answers."""
-        self.held.append(ports.reserved())
-        port = ports.number(self.held[-1])
+        self.held.append(hold_port())
+        port = self.held[-1].getsockname()[1]
         self.address = f"http://127.0.0.1:{port}"
         options = ["--port", str(port), "--lifespan", "off", "--log-level", "warning"]
         options += ["--loop", "asyncio", "--http", "h11"]  # as the supervisor says

@@ -20,7 +20,7 @@ from django.db import connection
 
 from jobs import procfs
 from jobsite.settings import runtime_folder
-from tests import ports
+from jobsite.supervisor import hold_port
 from tests.faults.rig import database_url
 from tests.waiting import until
 
@@ -38,8 +38,8 @@ class Up:
     """A platform under its supervisor, in a home of its own. On PostgreSQL it may share the test's database."""
 
     def __init__(self, home: Path, *, shares_database: bool = False):
-        self.home, self.held = home, ports.reserved()
-        self.port = ports.number(self.held)
+        self.home, self.held = home, hold_port()
+        self.port = self.held.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self.tag = runtime_folder(home).name
         self.log = home.parent / f"{self.tag}.log"
