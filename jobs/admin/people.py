@@ -28,6 +28,7 @@ from unfold.widgets import (
 from jobs import people, sample_data
 from jobs.models import Scope
 from jobs.roles import ROLES, scopes_of
+from tokens.models import MOST
 
 from .base import Audited, ReadOnly, TimeFilter, leave_dialog, question, when, who
 from .dashboard import figures
@@ -47,7 +48,7 @@ class InviteForm(BaseDialogForm):
         choices=[("", "customer"), *((role.value, role.value) for role in ROLES)],
         widget=UnfoldAdminSelectWidget,
     )
-    tokens = forms.IntegerField(min_value=0, initial=0, widget=UnfoldAdminIntegerFieldWidget)
+    tokens = forms.IntegerField(min_value=0, max_value=MOST, initial=0, widget=UnfoldAdminIntegerFieldWidget)
 
     def clean(self) -> dict:
         """Staff is invited by admins alone, tokens are given by those who may grant."""

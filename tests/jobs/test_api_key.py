@@ -33,9 +33,30 @@ def test_makes_the_user_with_tokens(db):
     assert key.owner.account.balance == 30
 
 
-@pytest.mark.parametrize("arguments", [["nobody"], ["nobody", "--create", "--tokens", "-1"], ["x", "--scope", "god"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nobody"],
+        ["nobody", "--create", "--tokens", "-1"],
+        ["nobody", "--create", "--tokens", "1000000000001"],
+        ["nobody", "--create", "--name", ""],
+        ["nobody", "--create", "--name", "n" * 81],
+        ["x", "--scope", "god"],
+        ["", "--create"],
+        ["x" * 151, "--create"],
+        ["a b/c", "--create"],
+        ["forgotten-7", "--create"],
+    ],
+    ids=lambda arguments: " ".join(arguments)[:40],
+)
 def test_what_is_wrong_is_said_and_nothing_is_written(arguments):
     with pytest.raises(CommandError):
         api_key(*arguments)
     assert not get_user_model().objects.exists()
+    assert not ApiKey.objects.exists()
+
+
+def test_more_tokens_than_an_account_may_hold_are_refused(ann):
+    with pytest.raises(CommandError, match="ann would have more than"):
+        api_key("ann", "--tokens", "1000000000000")
     assert not ApiKey.objects.exists()

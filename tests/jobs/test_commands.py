@@ -141,3 +141,17 @@ def test_no_rehearsal_in_production(submit, settings):
         run("rehearse", "stuck", str(job.pk))
     job.refresh_from_db()
     assert job.status == "QUEUED"
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("rehearse", "stuck", NOBODYS, "--minutes", "nan"),
+        ("rehearse", "stuck", NOBODYS, "--minutes", "inf"),
+        ("worker", "--once", "--poll-interval", "nan"),
+    ],
+)
+def test_what_is_no_number_is_refused_naming_the_option(words):
+    with pytest.raises(CommandError, match=words[-2]):
+        run(*words)

@@ -1,6 +1,7 @@
 """Everything out: whole, in order, harmless in a spreadsheet, for those who may."""
 
 import csv
+import errno
 import io
 import json
 
@@ -112,3 +113,16 @@ def test_the_command_writes_a_new_file_and_overwrites_none(rows, tmp_path, capsy
         call_command("export", "jobs", search="colour:red")
     call_command("export", "ledger", format="json")
     assert len(json.loads(capsys.readouterr().out)) == Transaction.objects.count()
+
+
+def test_a_command_that_cannot_write_all_leaves_no_half(rows, tmp_path, monkeypatch):
+    def full(rows, form):
+        yield "id,owner"
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(export, "jobs", full)
+    with pytest.raises(CommandError, match=r"rows\.csv cannot be written: No space left on device"):
+        call_command("export", "jobs", output=tmp_path / "rows.csv")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(CommandError, match="The output cannot be written"):
+        call_command("export", "jobs")

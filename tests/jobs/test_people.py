@@ -86,6 +86,7 @@ def test_a_role_comes_with_its_group_and_a_key_of_its_scope():
         ["add", "carol", "--email", "nothing"],
         ["add", "carol", "--email", "a@example.com\nBcc: b@example.com"],
         ["add", "carol", "--tokens", "-1"],
+        ["add", "carol", "--tokens", "1000000000001"],
         ["add", "carol", "--role", "god"],
         ["invite", "nobody"],
         ["deactivate", "nobody"],
@@ -166,7 +167,14 @@ def test_the_admin_invites_and_shows_the_link_once(op, client):
 
 def test_what_the_admin_may_not_invite_is_said_in_the_form(op, ann, client):
     client.force_login(op)
-    for wrong in ({"username": "ann"}, {"username": "a b"}, {"email": "x"}, {"tokens": "-1"}, {"role": "god"}):
+    for wrong in (
+        {"username": "ann"},
+        {"username": "a b"},
+        {"email": "x"},
+        {"tokens": "-1"},
+        {"tokens": str(10**13)},
+        {"role": "god"},
+    ):
         answer = client.post(reverse("admin:auth_user_invite"), form(**wrong))
         assert answer.status_code == 200 and b"invitation" not in answer.content
     assert not User.objects.filter(username="carol").exists()

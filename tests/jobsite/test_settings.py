@@ -1,6 +1,7 @@
 """The settings as a process meets them, with nothing in its environment but what the test says."""
 
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -180,6 +181,33 @@ def test_the_command_line_answers_a_wrong_value_with_one_sentence(manage):
     refused = manage("up", SITE_URL="")
     assert (refused.returncode, refused.stdout) == (1, "")
     assert refused.stderr == "SITE_URL is set but empty; give it a value or unset it.\n"
+
+
+def test_the_command_line_refuses_bytes_that_are_no_text_with_one_sentence(manage):
+    refused = manage("forget_user", b"b\xff")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr == "'b\\udcff' cannot be read as text in this locale; give it in UTF-8.\n"
+
+
+@pytest.mark.parametrize("url", ["postgres://u:c4n4ry@127.0.0.1:9/x", "sqlite:////nowhere/x.sqlite3"])
+@pytest.mark.parametrize("command", ["up", "user list"])
+def test_the_command_line_says_without_a_database_that_there_is_none(manage, url, command):
+    refused = manage(*command.split(), DATABASE_URL=url)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert re.fullmatch(r"The database does not do it: .*\. manage.py doctor says more\.\n", refused.stderr)
+    assert "c4n4ry" not in refused.stderr
+
+
+def test_the_command_line_ends_quietly_when_nobody_reads_on(environment):
+    command = f"trap '' PIPE; {sys.executable} {ROOT / 'manage.py'} help | true; exit ${{PIPESTATUS[0]}}"
+    ended = subprocess.run(["bash", "-c", command], cwd=ROOT, env=environment(), capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (1, "")
+
+
+def test_the_command_line_speaks_to_a_terminal_that_knows_ascii_alone(manage):
+    said = manage("doctor", PYTHONIOENCODING="ascii")
+    assert "UnicodeEncodeError" not in said.stderr
+    assert r"\u2192 Run manage.py migrate." in said.stdout
 
 
 def test_a_value_may_come_from_a_file_which_wins(read, tmp_path):

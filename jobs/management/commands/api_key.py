@@ -1,10 +1,12 @@
 from django.contrib.auth import get_user_model
+from django.core.exceptions import ValidationError
 from django.core.management import BaseCommand, CommandError
 from django.db import transaction
 
-from jobs import keys
+from jobs import keys, people
 from jobs.models import Scope
 from tokens import ledger
+from tokens.models import MOST
 
 
 class Command(BaseCommand):
@@ -20,16 +22,23 @@ class Command(BaseCommand):
         parser.add_argument("--name", default="command line", help="what the key is listed as")
 
     def handle(self, *, user, create, tokens, scope, name, **options):
-        if tokens < 0:
-            raise CommandError("--tokens must be at least 0.")
+        if not 0 <= tokens <= MOST:
+            raise CommandError(f"--tokens must be from 0 to {MOST}.")
+        if not 1 <= len(name.strip()) <= 80:
+            raise CommandError("--name must have 1 to 80 characters.")
         User = get_user_model()
-        with transaction.atomic():
-            owner = User.objects.filter(username=user).first()
-            if owner is None and not create:
-                raise CommandError(f"There is no user {user}; --create makes one.")
-            owner = owner or User.objects.create_user(user)
-            account = ledger.open_account(owner.pk)
-            if tokens:
-                ledger.grant(account.pk, tokens, reason="manage.py api_key")
-            _, secret = keys.issue(owner, name, scope)
+        try:
+            with transaction.atomic():
+                owner = User.objects.filter(username=user).first()
+                if owner is None and not create:
+                    raise CommandError(f"There is no user {user}; --create makes one.")
+                owner = owner or people.add(user, by="manage.py api_key")
+                account = ledger.open_account(owner.pk)
+                if tokens:
+                    ledger.grant(account.pk, tokens, reason="manage.py api_key")
+                _, secret = keys.issue(owner, name.strip(), scope)
+        except ValidationError as wrong:
+            raise CommandError(" ".join(wrong.messages)) from None
+        except ledger.BalanceTooLarge as wrong:
+            raise CommandError(f"{user} would have more than {MOST} tokens.") from wrong
         self.stdout.write(secret)

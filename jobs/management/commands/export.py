@@ -1,7 +1,9 @@
 """Take jobs or ledger lines out as CSV or JSON."""
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TextIO
 
 from django.core.management.base import BaseCommand, CommandError
 
@@ -30,13 +32,24 @@ class Command(BaseCommand):
                 sys.stdout.writelines(pieces)
                 return
             with output.open("x", encoding="utf-8", newline="") as file:
-                file.writelines(pieces)
+                self._fill(file, output, pieces)
         except FileExistsError as error:
             raise CommandError(f"{output} exists already.") from error
+        except BrokenPipeError:
+            raise  # nobody reads on: manage.py ends
         except OSError as error:
-            raise CommandError(f"{output} cannot be written: {error.strerror}") from error
+            raise CommandError(f"{output or 'The output'} cannot be written: {error.strerror}") from error
         except Refused as refused:
             raise CommandError(refused.detail) from refused
+
+    def _fill(self, file: TextIO, path: Path, pieces: Iterable[str]) -> None:
+        """Write all of them; half an export looks like a whole one, so none is left."""
+        try:
+            file.writelines(pieces)
+            file.flush()
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
 
     def _pieces(self, what: str, form: str, text: str):
         if what == "ledger":

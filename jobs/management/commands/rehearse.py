@@ -44,6 +44,8 @@ class Command(BaseCommand):
     def handle(self, *, what, id, minutes, **options):
         if settings.PRODUCTION:
             raise CommandError(f"Refused in production (SITE_URL is {settings.SITE_URL}).")
+        if not 0 <= minutes <= 1_000_000:
+            raise CommandError("--minutes must be a number from 0 to 1000000.")
         if what == "stuck":
             self.strand(id or "", minutes)
         else:

@@ -7,6 +7,7 @@ from django.core.management import BaseCommand, CommandError
 from jobs import keys, people
 from jobs.roles import ROLES
 from jobs.words import tokens as tokens_in_words
+from tokens.models import MOST
 
 BY = "manage.py user"
 COLUMNS = ["name", "email", "role", "state", "tokens", "live_jobs", "keys", "last_login"]
@@ -43,8 +44,8 @@ class Command(BaseCommand):
         getattr(self, f"_{verb}")(**options)
 
     def _add(self, *, name, email, tokens, role, key, **options):
-        if tokens < 0:
-            raise CommandError("--tokens must be at least 0.")
+        if not 0 <= tokens <= MOST:
+            raise CommandError(f"--tokens must be from 0 to {MOST}.")
         try:
             user = people.add(name, email=email, role=role, tokens=tokens, by=BY)
         except ValidationError as wrong:

@@ -43,7 +43,7 @@ class Command(BaseCommand):
         parser.add_argument("--show-running", action="store_true", help="list running jobs, and end")
 
     def handle(self, *, once, limit, concurrency, poll_interval, queues, release_stale, show_running, **options):
-        if min(limit, concurrency) < 1 or poll_interval <= 0:
+        if min(limit, concurrency) < 1 or not poll_interval > 0:  # NaN is neither above nor below
             raise CommandError("--limit, --concurrency and --poll-interval must be above 0.")
         known = kinds.queues()
         served = [queue for queue in queues.split(",") if queue] or known
