@@ -5,6 +5,7 @@ for (of jobs that were cancelled, ended or deleted) is cancelled by the run itse
 """
 
 import logging
+import time
 import uuid
 from dataclasses import dataclass
 from datetime import timedelta
@@ -24,6 +25,7 @@ from .transactions import again_if_busy, write
 log = logging.getLogger(__name__)
 
 AT_ONCE = 50  # strays that one sweep asks about: RunPod takes 100 cancels in 10 s
+SWEEP_SECONDS = 15.0  # after which a sweep leaves the rest to the next: the other watchmen wait behind it
 KEPT = timedelta(days=30)  # rows of requests that are over
 
 
@@ -128,7 +130,7 @@ def sweep() -> Swept:
     RemoteCall.objects.filter(state=RemoteState.ENDED, ends_at__lt=Now() - KEPT).delete()
     over = strays().filter(ends_at__lt=Now()).values("pk")
     report.ended += RemoteCall.objects.filter(pk__in=over).update(state=RemoteState.ENDED, outcome="expired")
-    left = list(strays()[:AT_ONCE])
+    left = list(strays().order_by("cancel_tries", "created_at")[:AT_ONCE])  # those that hang let others go first
     if not left:
         return report
     try:
@@ -137,12 +139,16 @@ def sweep() -> Swept:
         strays().update(error=error.message[:200])
         report.left = len(left)
         return report
+    until = time.monotonic() + SWEEP_SECONDS
     with client:
-        for call in left:
+        for number, call in enumerate(left):
             if _cancelled(call, client):
                 report.ended += 1
             else:
                 report.left += 1
+            if time.monotonic() >= until:
+                report.left += len(left) - number - 1
+                break
     if report.left:
         log.warning("%s requests to RunPod that nobody waits for could not be cancelled yet", report.left)
     return report

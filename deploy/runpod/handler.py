@@ -6,6 +6,7 @@ for RunPod's SDK 1.12.
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import os
 import tempfile
@@ -84,8 +85,9 @@ def first_time(call_id: str, job_id: str) -> bool:
     folder = root / "jobsite-calls"
     folder.mkdir(exist_ok=True)
     for old in folder.iterdir():
-        if time.time() - old.stat().st_mtime > REMEMBERED:
-            old.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # another worker tidies up the same volume
+            if time.time() - old.stat().st_mtime > REMEMBERED:
+                old.unlink()
     marker = folder / hashlib.sha256(call_id.encode()).hexdigest()
     try:
         with open(marker, "x") as new:

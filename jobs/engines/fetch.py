@@ -31,12 +31,13 @@ def fetch(
     trusted = outbound.LOOPBACK if loopback else ()
     address = outbound.check(url, trusted=trusted)
     ips = outbound.resolve(address, trusted=trusted)
-    with httpx.Client(timeout=SECONDS, trust_env=False, verify=address.scheme == "https") as client:
+    timeout = httpx.Timeout(SECONDS, connect=outbound.CONNECT)
+    with httpx.Client(timeout=timeout, trust_env=False, verify=address.scheme == "https") as client:
         for number, ip in enumerate(ips, 1):
             try:
                 _pull(client, address, ip, target, most, until, check)
                 return
-            except httpx.ConnectError as error:
+            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
                 if number == len(ips):
                     raise Failed("The file's host cannot be reached.") from error
             except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:

@@ -101,6 +101,8 @@ async def _post(model: Model, body: dict[str, Any]) -> bytes:
             return received
     except httpx.InvalidURL:
         raise Failed("LLM_BASE_URL is no address") from None
+    except UnicodeError:
+        raise Failed("LLM_BASE_URL is no address, or OPENROUTER_API_KEY no key") from None
     except (httpx.HTTPError, OSError) as error:  # ssl's own, where a record is broken on its way
         raise Unavailable(f"the call failed ({type(error).__name__})") from None
 

@@ -3,7 +3,8 @@
 from datetime import timedelta
 
 import pytest
-from django.db.models import F
+from django.db import OperationalError
+from django.db.models import F, QuerySet
 
 from jobs import breakers
 from jobs.engines.breaker import BreakerOpen
@@ -114,3 +115,25 @@ def test_targets_are_apart():
     for _ in range(3):
         fails()
     assert breakers.breaker("runpod").call(lambda: 1, on=(Down,)) == 1
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("probing", [False, True])
+def test_a_database_that_is_away_takes_nobody_the_answer(monkeypatch, probing):
+    """Of a request that is paid for: its id must not get lost on the way."""
+    if probing:
+        for _ in range(3):
+            fails()
+        time_passes(601)
+
+    def away(*_, **__):
+        raise OperationalError("gone")
+
+    def ask():
+        monkeypatch.setattr(QuerySet, "update", away)
+        monkeypatch.setattr(QuerySet, "select_for_update", away)
+        return "answer"
+
+    assert breakers.breaker("llm").call(ask, on=(Down,)) == "answer"
+    if not probing:
+        fails()  # the service's own failure is what the caller is told

@@ -143,6 +143,23 @@ def test_a_cancel_whose_answer_is_nonsense_stops_no_other(call, fake, monkeypatc
     assert {stray.error for stray in remote.strays()} == {"RunPod did not say that it was cancelled"}
 
 
+def test_a_sweep_leaves_the_rest_once_its_time_is_over_and_goes_on_with_the_next(call, fake, monkeypatch):
+    """One that hangs costs 10 s; fifty of them would keep all watchmen from their turns."""
+    monkeypatch.setattr(remote, "SWEEP_SECONDS", 0.0)
+    fake.plan |= {"cancel_broken": 1}
+    for _ in range(3):
+        lease, mine = call()
+        mine.started(sent(fake, mine).id)
+        end(lease)
+    assert [vars(remote.sweep()) for _ in range(4)] == [
+        {"ended": 0, "left": 3},
+        {"ended": 1, "left": 2},
+        {"ended": 1, "left": 1},
+        {"ended": 1, "left": 0},
+    ]
+    assert fake.calls("/cancel") == 4
+
+
 def test_a_cancel_that_fails_five_times_is_tried_a_sixth(call, fake):
     """F36: the user's job is CANCELED at once; the stray is listed until it is gone."""
     lease, first = call()

@@ -124,13 +124,14 @@ def test_the_address_that_was_judged_is_connected_to(resolve, monkeypatch, tmp_p
     assert seen == [(PUBLIC, "files.example.com", "files.example.com")]
 
 
-def test_the_next_address_is_tried_if_the_first_cannot_be_reached(resolve, monkeypatch, tmp_path):
+@pytest.mark.parametrize("failure", [httpx.ConnectError, httpx.ConnectTimeout])
+def test_the_next_address_is_tried_if_the_first_cannot_be_reached(resolve, monkeypatch, tmp_path, failure):
     resolve("2606:4700::1111", PUBLIC)
     seen = []
 
     def connect(self, method, url, headers, extensions):
         seen.append(url.host)
-        raise httpx.ConnectError("no way there")
+        raise failure("no way there")
 
     monkeypatch.setattr(httpx.Client, "stream", connect)
     with pytest.raises(fetch.Failed, match="cannot be reached"):

@@ -77,8 +77,9 @@ def test_no_server_and_no_address():
         pass
     with pytest.raises(llm.Unavailable, match="ConnectError"):
         ask(server)
-    with pytest.raises(llm.Failed):
-        llm.complete(llm.Model("http://[", "m", KEY), "", "")
+    for address, key in [("http://[", KEY), ("http://xn--/", KEY), (server.base_url, "Schlüssel")]:
+        with pytest.raises(llm.Failed):
+            llm.complete(llm.Model(address, "m", key), "", "")
 
 
 class Stop(BaseException):

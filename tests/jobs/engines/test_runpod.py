@@ -100,6 +100,14 @@ def test_not_configured(draw, fake, missing):
     assert raised.value.code.row.refund
 
 
+@pytest.mark.parametrize("base", ["https://api.runpod.ai/v2", "HTTPS://api.runpod.ai/v2"])
+def test_runpods_certificate_is_looked_at(monkeypatch, base):
+    given = {}
+    monkeypatch.setattr(httpx, "Client", lambda **options: given.update(options))
+    runpod_api.Client(KEY, "rehearsal", base)
+    assert given["verify"] is True
+
+
 @pytest.mark.parametrize(
     "base", ["http://api.runpod.ai/v2", "ftp://x/", "https://me@api.runpod.ai/v2", "api.runpod.ai"]
 )

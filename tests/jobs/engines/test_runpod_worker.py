@@ -1,6 +1,7 @@
 """`deploy/runpod`: the handler in its own folder, with nothing but what the image holds, under RunPod's own SDK."""
 
 import base64
+import importlib.util
 import json
 import os
 import queue
@@ -175,6 +176,16 @@ def test_a_call_is_not_drawn_twice_but_runpods_own_second_try_is(cloud):
     assert "not done twice" in cloud.run("three", given)["error"]
     del cloud.told["two"]
     assert "output" in cloud.run("two", given)
+
+
+def test_two_workers_tidy_up_one_volume(monkeypatch, tmp_path):
+    """An old mark may be gone between the list of them and a look at it."""
+    about = importlib.util.spec_from_file_location("handler", ROOT / "deploy" / "runpod" / "handler.py")
+    handler = importlib.util.module_from_spec(about)
+    about.loader.exec_module(handler)
+    monkeypatch.setattr(handler, "VOLUME", tmp_path)
+    monkeypatch.setattr(Path, "iterdir", lambda folder: iter([folder / "gone"]))
+    assert [handler.first_time("call", job) for job in ("one", "one", "two")] == [True, True, False]
 
 
 def test_a_cancel_ends_the_work(cloud):
