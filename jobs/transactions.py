@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
+from django.contrib.auth import get_user_model
 from django.db import InterfaceError, InternalError, OperationalError, connection, transaction
 
 P = ParamSpec("P")
@@ -56,6 +57,11 @@ def again_if_busy(function: Callable[P, T]) -> Callable[P, T]:
         raise AssertionError("unreachable")
 
     return wrapper
+
+
+def hold(user_id: int) -> None:
+    """Others who hold the same user wait until this transaction has ended: what is counted of a user's stays true."""
+    get_user_model()._default_manager.select_for_update(no_key=True).get(pk=user_id)
 
 
 @contextmanager

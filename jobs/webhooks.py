@@ -28,7 +28,7 @@ from . import outbox, queries
 from .engines import outbound
 from .errors import ErrorCode, Refused
 from .models import Delivery, Endpoint, Job, JobEvent, Muted, Status
-from .transactions import write
+from .transactions import hold, write
 
 TYPES = {Status.SUCCEEDED: "job.succeeded", Status.FAILED: "job.failed", Status.CANCELED: "job.canceled"}
 TEST = "webhook.test"
@@ -54,11 +54,13 @@ def of(user: Model) -> QuerySet[Endpoint]:
     return Endpoint.objects.filter(owner=user).order_by("-id")
 
 
+@write
 def create(owner_id: int, *, url: str, description: str = "", types: Sequence[str] = ()) -> tuple[Endpoint, str]:
     """Make an endpoint. Returns it with the secret that its messages are signed with: show it once.
 
     Refused(invalid_request, too_many_webhooks).
     """
+    hold(owner_id)
     if Endpoint.objects.filter(owner_id=owner_id).count() >= settings.JOBSITE["WEBHOOKS_PER_USER"]:
         raise Refused(ErrorCode.too_many_webhooks)
     salt, secret = _new_secret()

@@ -12,6 +12,7 @@ from jobs import keys
 from jobs.models import ApiKey, Scope
 
 from ..errors import ErrorCode, Refused
+from ..transactions import hold, write
 from .base import action, page
 from .jobs import ago
 from .paging import Pages
@@ -35,6 +36,15 @@ class KeyForm(forms.Form):
             self.fields["scope"].initial = Scope.USER
 
 
+@write
+def _issue(user, wanted) -> str:
+    hold(user.pk)
+    if ApiKey.objects.filter(owner=user, revoked_at=None).order_by()[:KEYS_MOST].count() >= KEYS_MOST:
+        raise Refused(ErrorCode.rate_limited, f"There may be {KEYS_MOST} keys; revoke some.")
+    until = timezone.now() + timedelta(days=int(wanted["days"])) if wanted["days"] else None
+    return keys.issue(user, wanted["name"], wanted["scope"], expires_at=until)[1]
+
+
 @page
 @never_cache
 def api_keys(request):
@@ -42,11 +52,7 @@ def api_keys(request):
     form, secret = KeyForm(request.user, request.POST if request.method == "POST" else None), ""
     mine = ApiKey.objects.filter(owner=request.user)
     if request.method == "POST" and form.is_valid():
-        if mine.filter(revoked_at=None).order_by()[:KEYS_MOST].count() >= KEYS_MOST:
-            raise Refused(ErrorCode.rate_limited, f"There may be {KEYS_MOST} keys; revoke some.")
-        wanted = form.cleaned_data
-        until = timezone.now() + timedelta(days=int(wanted["days"])) if wanted["days"] else None
-        _, secret = keys.issue(request.user, wanted["name"], wanted["scope"], expires_at=until)
+        secret = _issue(request.user, form.cleaned_data)
         form = KeyForm(request.user)
     pages = Pages(mine, request)
     rows = [(key, ago(key.last_used_at) if key.last_used_at else "never") for key in pages.rows]

@@ -3,18 +3,23 @@ refused with a word for it, and costs the others nothing."""
 
 import copy
 import json
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID
 
 import pytest
 from django.db import connection
+from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
 
 from jobs import search
 from jobs.api.gate import FORM_BYTES
 from jobs.api.parsers import DEEPEST, MOST_BYTES
 from jobs.errors import ErrorCode, Refused
-from jobs.models import Job
+from jobs.models import ApiKey, Endpoint, Job
+from jobs.web import keys as web_keys
 from tests.jobs.conftest import PARAMS
 
 pytestmark = pytest.mark.django_db
@@ -56,6 +61,29 @@ def test_ten_thousand_jobs_are_refused_long_before_and_others_go_on(ann, as_ann,
     assert as_bob.send("/api/jobs/", KITCHEN).status_code == 202
     for was, now in zip(before, crowd_of_old, strict=True):
         assert now < 2 * was + 0.005
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("what", ["webhooks", "keys"])
+def test_caps_hold_for_who_asks_many_times_at_once(ann, settings, monkeypatch, what):
+    settings.JOBSITE = {**settings.JOBSITE, "WEBHOOKS_PER_USER": 2}
+    monkeypatch.setattr(web_keys, "KEYS_MOST", 2)
+    there = Endpoint.objects if what == "webhooks" else ApiKey.objects
+    gate = threading.Barrier(8)
+
+    def ask(_) -> int:
+        browser = Client(raise_request_exception=False)
+        browser.force_login(ann)
+        gate.wait()
+        try:
+            form = {"url": "https://example.org/x", "name": "x", "scope": "user"}
+            return browser.post(reverse(f"web:{what}"), form).status_code
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(8) as threads:
+        answers = [*threads.map(ask, range(8))]
+    assert (there.count(), answers.count(200)) == (2, 2) and set(answers) <= {200, 409, 429}
 
 
 def test_a_burst_is_refused_and_others_go_on(as_ann, as_bob, settings, long_seconds):
