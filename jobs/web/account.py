@@ -39,8 +39,9 @@ def account(request):
         initial={"first_name": user.first_name, "last_name": user.last_name},
     )
     if request.method == "POST" and form.is_valid():
-        form.save()
-        names = {name: form.cleaned_data[name] for name in ("first_name", "last_name")}
+        wanted = dict(form.cleaned_data)
+        names = {name: wanted.pop(name) for name in ("first_name", "last_name")}
+        Preference.objects.update_or_create(owner=user, defaults=wanted)  # sent twice at once, the second waits
         get_user_model().objects.filter(pk=user.pk).update(**names)
         messages.success(request, "Saved.")
         return redirect("web:account")

@@ -1,5 +1,8 @@
 """Each page as its owner sees it, and that it is not there for anybody else. All without JavaScript."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from django.db import OperationalError, connection
 from django.test import Client
@@ -8,7 +11,7 @@ from django.urls import reverse
 
 from jobs import keys, lifecycle
 from jobs.errors import ErrorCode, JobError
-from jobs.models import ApiKey, Job, Status
+from jobs.models import ApiKey, Job, Preference, Status
 from jobs.web.jobs import about
 from tokens.models import Account
 
@@ -155,6 +158,31 @@ def test_the_ledger_shows_every_line_of_its_owner_alone(ann_web, bob_web, submit
     page = text(ann_web.get(web("tokens")))
     assert page.count("<tr>") == 4 and "-7" in page and "+7" in page and web("job", job.pk) in page
     assert text(bob_web.get(web("tokens"))).count("<tr>") == 2
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_account_form_sent_twice_at_once_is_saved(ann):
+    gate = threading.Barrier(4)
+
+    def save(_) -> int:
+        browser = Client(raise_request_exception=False)
+        browser.force_login(ann)
+        gate.wait()
+        try:
+            return browser.post(web("account"), {"first_name": "A", "mail_after": 7, "low_balance": 10}).status_code
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(4) as threads:
+        for _ in range(25):  # who comes second before the first has written is chance
+            Preference.objects.all().delete()
+            assert [*threads.map(save, range(4))] == [302] * 4
+    ann.refresh_from_db()
+    assert (ann.first_name, Preference.objects.get().mail_after, Preference.objects.get().mail_failed) == (
+        "A",
+        7,
+        False,
+    )
 
 
 def test_a_key_is_shown_once_and_works_until_revoked(ann_web, ann):
