@@ -184,10 +184,9 @@ class Heart:
             return
         if any(dispatch.overdue(queue, limit) for queue in self.queues):
             log.error("Deaf: jobs are due and this idle worker hears no nudge; it ends itself")
-            if (
-                self.slot is not None and os.getppid() == self.slot.parent_pid
-            ):  # not who adopts the orphans of this host
-                os.kill(os.getppid(), signal.SIGKILL)
+            parent = os.getppid()
+            if self.slot is not None and parent == self.slot.parent_pid:  # not who adopts the orphans of this host
+                os.kill(parent, signal.SIGKILL)
             os.kill(os.getpid(), signal.SIGKILL)
 
 

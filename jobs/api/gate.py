@@ -75,9 +75,9 @@ def _somebody(headers: dict[bytes, str], address: str) -> bool:
             return False
         return True
     session = parse_cookie(headers.get(b"cookie", "")).get(settings.SESSION_COOKIE_NAME)
-    return (
-        bool(session) and "\0" not in session and import_module(settings.SESSION_ENGINE).SessionStore().exists(session)
-    )
+    if not session or "\0" in session:
+        return False
+    return import_module(settings.SESSION_ENGINE).SessionStore().exists(session)
 
 
 async def _answer(send, refused: Refused, status: int) -> None:

@@ -24,10 +24,9 @@ class RequestIdMiddleware(MiddlewareMixin):
         request.request_id = given if _GIVEN.fullmatch(given) else uuid.uuid4().hex
         clear_contextvars()  # a thread's last request may have ended in an error
         bind_contextvars(request_id=request.request_id)
-        if "\0" in request.COOKIES.get(
-            settings.SESSION_COOKIE_NAME, ""
-        ):  # quoted, it may come; PostgreSQL cannot be asked
-            del request.COOKIES[settings.SESSION_COOKIE_NAME]
+        session = settings.SESSION_COOKIE_NAME
+        if "\0" in request.COOKIES.get(session, ""):  # quoted, it may come; PostgreSQL cannot be asked for it
+            del request.COOKIES[session]
         request.span = tracing.begin(f"{request.method} request", request_id=request.request_id)
 
     def process_view(self, request: HttpRequest, *_) -> None:
