@@ -184,10 +184,15 @@ def active(owner_id: int, most: int) -> int:
     return Job.objects.filter(owner_id=owner_id, finished_at__isnull=True).order_by()[:most].count()
 
 
+def first_id_since(seconds: float) -> uuid.UUID:
+    """The least id of what was made in the last `seconds`: a UUIDv7 begins with 48 bits of milliseconds (RFC 9562)."""
+    since = int((timezone.now().timestamp() - seconds) * 1000)
+    return uuid.UUID(int=max(since, 0) << 80)
+
+
 def submitted_since(owner_id: int, seconds: float, most: int) -> int:
     """How many jobs a user submitted in the last `seconds`, counted to `most`. Job ids are ordered by time."""
-    since = int((timezone.now().timestamp() - seconds) * 1000)
-    first = uuid.UUID(int=max(since, 0) << 80)  # RFC 9562: a UUIDv7 begins with 48 bits of milliseconds
+    first = first_id_since(seconds)
     return Job.objects.filter(owner_id=owner_id, id__gt=first).order_by()[:most].count()
 
 

@@ -42,6 +42,7 @@ PORTS = (443, 8443)
 URL_MOST = Endpoint._meta.get_field("url").max_length
 OLD_SECRET = timedelta(hours=24)  # for so long after a rotation the old one signs, too
 KEEP = timedelta(days=30)
+TESTS = 10  # messages of type webhook.test that one endpoint may be asked for in a minute
 SECONDS = 4.0  # that one turn of `owe` or `sweep` may take: the upkeep worker has other watchmen to run
 EVENTS = 500  # read at once
 
@@ -274,8 +275,12 @@ def message(kind: str, at: datetime, data: dict[str, Any]) -> str:
 
 
 def send_test(endpoint: Endpoint) -> Delivery:
-    """Owe an endpoint a message of type webhook.test. Refused(webhook_muted)."""
+    """Owe an endpoint a message of type webhook.test. Refused(webhook_muted, rate_limited)."""
     _not_muted(endpoint)
+    lately = endpoint.deliveries.filter(type=TEST, id__gt=queries.first_id_since(60.0)).order_by()
+    if lately[:TESTS].count() >= TESTS:  # they cost no tokens, and each is a row for thirty days
+        detail = f"At most {TESTS} test messages a minute are sent to a webhook."
+        raise Refused(ErrorCode.rate_limited, detail, retry_after=60.0)
     body = message(TEST, timezone.now(), {"endpoint": str(endpoint.pk)})
     made = Delivery.objects.create(endpoint=endpoint, type=TEST, body=body, next_at=Now())
     return Delivery.objects.get(pk=made.pk)

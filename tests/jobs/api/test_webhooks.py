@@ -1,5 +1,6 @@
 """Webhooks by the API: Ann makes, watches, rotates and replays hers; nobody else sees them; a secret is shown once."""
 
+import uuid
 from datetime import timedelta
 
 import pytest
@@ -123,6 +124,17 @@ def test_a_muted_one_says_so_and_sends_nothing_until_it_is_switched_on(as_ann, m
 @pytest.mark.parametrize("query", ["state=lost", "states=failed", "limit=0"])
 def test_queries_that_nobody_would_read(as_ann, made, query):
     assert as_ann.get(f"{PATH}{made['id']}/deliveries/?{query}").status_code == 400
+
+
+def test_test_messages_are_bounded(as_ann, made):
+    """They cost nothing, and each is a row for thirty days."""
+    answers = [as_ann.send(f"{PATH}{made['id']}/test/") for _ in range(webhooks.TESTS + 1)]
+    assert [answer.status_code for answer in answers] == [202] * webhooks.TESTS + [429]
+    assert answers[-1].headers["Retry-After"] == "60"
+    for delivery in Delivery.objects.all():  # a minute later
+        earlier = uuid.UUID(int=delivery.pk.int - (60_000 << 80))
+        Delivery.objects.filter(pk=delivery.pk).update(id=earlier)
+    assert as_ann.send(f"{PATH}{made['id']}/test/").status_code == 202
 
 
 def test_they_are_anns_alone(as_ann, as_bob, as_op, made):
