@@ -45,6 +45,16 @@ def source(path: Path, content_type: str) -> list[str]:
     return [*walls, "-f", demuxer, "-i", f"file:{path}"]
 
 
+def picture(path: Path, content_type: str) -> list[str]:
+    """`source` of a still picture. A PNG is read as one: what is behind its end (some programs that crop leave the rest
+    of the old file there) would be a second picture that cannot be decoded."""
+    args = source(path, content_type)
+    if content_type != "image/png":
+        return args
+    walls = ["image2" if word == "png_pipe" else word for word in args[:-2]]
+    return [*walls, "-pattern_type", "none", "-c:v", "png", *args[-2:]]
+
+
 def bundled() -> str:
     """The path of the FFmpeg that comes with imageio-ffmpeg."""
     return imageio_ffmpeg.get_ffmpeg_exe()

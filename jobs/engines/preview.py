@@ -42,7 +42,7 @@ def render(run: Run, params: dict[str, Any], image: Path | None = None) -> Path:
     (run.workdir / "prompt.txt").write_text("\n".join(lines), encoding="utf-8")
     numbers = hashlib.sha256(f"{params['seed']}\n{params['prompt']}".encode()).digest()
     if image:
-        background = ffmpeg.source(image, media.sniff(image) or "")
+        background = ffmpeg.picture(image, media.sniff(image) or "")
         drawn = _pan(numbers, width, height, fps, frames)
     else:
         background = ["-f", "lavfi", "-i", _gradient(numbers, width, height, fps)]
@@ -102,9 +102,9 @@ def _gradient(numbers: bytes, width: int, height: int, fps: int) -> str:
 def _pan(numbers: bytes, width: int, height: int, fps: int, frames: int) -> str:
     """The image, filling the picture, slowly nearer and from one side to the other."""
     across, down = ("on", f"({frames}-on)")[numbers[26] % 2], ("on", f"({frames}-on)")[numbers[27] % 2]
-    large = f"{2 * width}:{2 * height}"
-    return (
-        f"trim=end_frame=1,format=rgb24,scale={large}:force_original_aspect_ratio=increase,crop={large},"
+    shape = f"max(1\\,min(iw\\,ih*{width}/{height})):max(1\\,min(ih\\,iw*{height}/{width}))"
+    return (  # cropped first: a long, thin picture would be too large once it is enlarged to fill the other side
+        f"trim=end_frame=1,format=rgb24,crop={shape},scale={2 * width}:{2 * height},"
         f"zoompan=z=1.15+0.25*on/{frames}:x=(iw-iw/zoom)*{across}/{frames}:y=(ih-ih/zoom)*{down}/{frames}"
         f":d={frames}:s={width}x{height}:fps={fps}"
     )

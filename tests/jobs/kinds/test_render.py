@@ -4,10 +4,11 @@ import hashlib
 import random
 import re
 import stat
+import subprocess
 
 import pytest
 
-from jobs.engines import media, preview
+from jobs.engines import ffmpeg, media, preview
 from jobs.errors import ErrorCode, JobError
 from jobs.kinds.base import Abort
 from jobs.kinds.render import Render
@@ -203,6 +204,30 @@ def test_cancel_ends_it_at_once(tmp_path):
     with pytest.raises(Abort):
         KIND.run(rig)
     assert rig.outputs == {}
+
+
+@pytest.mark.parametrize("size", ["1x4000", "4000x1"])
+def test_a_long_thin_picture_fills_the_video(tmp_path, size):
+    command = [
+        ffmpeg.bundled(),
+        "-v",
+        "error",
+        "-f",
+        "lavfi",
+        "-i",
+        f"color=red:s={size},format=rgb24",
+        "-frames:v",
+        "1",
+    ]
+    subprocess.run([*command, str(tmp_path / "thin.png")], check=True)
+    render(tmp_path / "run", image=tmp_path / "thin.png", width=1080, height=1920)
+
+
+def test_a_png_with_the_rest_of_an_older_one_behind_it(tmp_path, material):
+    whole = material("still.png").read_bytes()
+    for name, rest in (("old", whole[len(whole) // 2 :]), ("other", b"PK\x03\x04" + bytes(200))):
+        (tmp_path / name).write_bytes(whole + rest)
+        render(tmp_path / f"run-{name}", image=tmp_path / name)
 
 
 def test_code_zero_with_too_few_pictures_is_refused(tmp_path, material):
