@@ -131,7 +131,8 @@ class ApiKeyAdmin(ReadOnly):
         dialog=question("Revoke this key?", "Requests with it are refused from now on.", yes="Revoke"),
     )
     def revoke_one(self, request: HttpRequest, form, object_id: str) -> HttpResponse:
-        self._revoke(request, ApiKey.objects.filter(pk=object_id))
+        key = self.get_object(request, object_id)
+        self._revoke(request, [key] if key else [])
         return leave_dialog("jobs_apikey_changelist")
 
     def _revoke(self, request: HttpRequest, chosen) -> None:

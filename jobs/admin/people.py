@@ -110,7 +110,7 @@ class UserAdmin(PlainUserAdmin, Audited):
         return False
 
     def has_operate_permission(self, request: HttpRequest, object_id: str | None = None) -> bool:
-        return self.has_change_permission(request, User.objects.filter(pk=object_id).first() if object_id else None)
+        return self.has_change_permission(request, self.get_object(request, object_id) if object_id else None)
 
     def has_invite_permission(self, request: HttpRequest, object_id: str | None = None) -> bool:
         return request.user.has_perm("auth.add_user")

@@ -207,6 +207,13 @@ def test_the_list_is_filtered(client, op, full, query, wanted):
     assert {job.status for job in shown} == wanted
 
 
+@pytest.mark.parametrize("address", ["auth_user_change", "auth_user_send_link", "jobs_apikey_revoke_one"])
+def test_an_address_with_no_key_in_it_is_no_error_of_ours(client, op, address):
+    client.force_login(op)
+    for ask in (client.get, client.post):
+        assert ask(reverse(f"admin:{address}", args=["x"]), {"_form_submitted": "True"}).status_code in (200, 302, 404)
+
+
 def test_an_unreadable_moment_is_no_error_of_ours(client, op):
     client.force_login(op)
     answer = client.get(reverse("admin:jobs_job_changelist"), {"created_at_from_0": "soon"})
