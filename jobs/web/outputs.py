@@ -60,4 +60,5 @@ def _read(file: Artifact) -> tuple[str, bool] | None:
     if file.content_type == "application/json" and not cut:
         with contextlib.suppress(ValueError, RecursionError):  # then it is shown as it is
             text = json.dumps(json.loads(text), indent=2, ensure_ascii=False)
+            text = text.encode("utf-8", "replace").decode()  # JSON may hold half of a surrogate pair, no page can
     return text, cut

@@ -152,6 +152,13 @@ def test_outputs_are_shown_as_text_and_offered(ann_web, succeeded):
     assert not Job.objects.filter(pk=job.pk).exists()
 
 
+def test_an_output_with_half_a_letter_is_shown(ann_web, succeeded):
+    job = succeeded(
+        rb'{"answer": "rain \ud83c"}', "result.json", "application/json"
+    )  # cut by who wrote it, a model say
+    assert "rain ?" in text(ann_web.get(web("job", job.pk)))
+
+
 def test_the_ledger_shows_every_line_of_its_owner_alone(ann_web, bob_web, submit, ann):
     job = submit(price=7)
     lifecycle.cancel(job.pk, by="test")
