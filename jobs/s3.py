@@ -18,6 +18,7 @@ from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTT
 from django.core.files.base import File
 from storages.backends.s3 import S3Storage
 from storages.utils import clean_name
+from urllib3.exceptions import HTTPError  # while a body is read boto3 lets some of them through: a broken TLS line
 
 from .blobs import Blob, Passing
 
@@ -34,7 +35,7 @@ def in_our_words() -> Iterator[None]:
         yield
     except ClientError as error:
         raise _meant(error) from error
-    except (ConnectionError, HTTPClientError, IncompleteReadError) as error:
+    except (ConnectionError, HTTPClientError, IncompleteReadError, HTTPError) as error:
         raise Passing(errno.EIO, f"S3 does not answer ({type(error).__name__})") from error
     except BotoCoreError as error:
         raise OSError(errno.EPROTO, f"S3 cannot be asked ({type(error).__name__})") from error

@@ -10,6 +10,7 @@ import pytest
 from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
 from django.core.files.uploadedfile import SimpleUploadedFile
+from urllib3.exceptions import SSLError
 
 from jobs import artifacts, blobs, health, lifecycle, parts, uploads
 from jobs.errors import JobError
@@ -54,6 +55,18 @@ def test_what_is_saved_is_read_told_listed_and_deleted(bucket):
     for look in (default_storage.open, default_storage.size, default_storage.get_modified_time):
         with pytest.raises(FileNotFoundError):
             look("jobs/a/1/x.txt")
+
+
+def test_a_line_that_breaks_while_an_object_comes_may_be_better_the_next_time(bucket, monkeypatch):
+    put("jobs/a/1/x.txt")
+    with default_storage.open("jobs/a/1/x.txt") as stored:
+
+        def broken(amount=None):
+            raise SSLError("decryption failed or bad record mac")
+
+        monkeypatch.setattr(stored._body._raw_stream, "read", broken)
+        with pytest.raises(blobs.Passing):
+            stored.read(4)
 
 
 def test_a_listing_of_more_than_a_page_of_a_bucket_that_others_use_too(bucket, monkeypatch):
