@@ -8,6 +8,7 @@ import logging
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
+from django.contrib.auth.hashers import make_password
 from django.core import signing
 from django.core.exceptions import ValidationError
 from django.core.mail import EmailMessage
@@ -20,7 +21,7 @@ from tokens import ledger
 
 from . import people
 from .errors import ErrorCode, Refused
-from .transactions import write
+from .transactions import one_at_a_time, write
 
 log = logging.getLogger(__name__)
 User = get_user_model()
@@ -72,20 +73,23 @@ def draft(name: str, email: str):
 
 
 def accept(name: str, email: str, password: str):
-    """Make the account of a proven address, with its tokens. ValidationError if the name was taken meanwhile.
+    """Make the account of a proven address, with its tokens. ValidationError if name or address were taken meanwhile.
 
     An address is given tokens once, whatever becomes of its account: the booking's reference is unique.
     """
     try:
-        return _accept(name, email, password)
+        return _accept(name, email, make_password(password))  # slow on purpose: nobody waits for it
     except IntegrityError as error:  # at the same time
         raise ValidationError({"username": TAKEN}) from error
 
 
 @write
-def _accept(name: str, email: str, password: str):
+def _accept(name: str, email: str, hashed: str):
+    one_at_a_time("sign-up")  # no constraint keeps Ann from beside ann, nor an address from two accounts
+    if _of(email):
+        raise ValidationError({"username": "This address has an account by now."})
     user = draft(name, email)
-    user.set_password(password)
+    user.password = hashed
     user.save()
     account = ledger.open_account(user.pk)
     if tokens := settings.JOBSITE["SIGN_UP_TOKENS"]:

@@ -64,6 +64,13 @@ def hold(user_id: int) -> None:
     get_user_model()._default_manager.select_for_update(no_key=True).get(pk=user_id)
 
 
+def one_at_a_time(what: str) -> None:
+    """Others who ask for the same wait until this transaction has ended. SQLite has no other transaction beside it."""
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [what])
+
+
 @contextmanager
 def at_once() -> Iterator[None]:
     """SQLite's write lock is not waited for inside: OperationalError if another has it."""
