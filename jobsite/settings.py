@@ -32,7 +32,7 @@ WORKER_SLOTS = whole("WORKER_SLOTS", 2, least=1)  # jobs that `manage.py up` run
 
 def runtime_folder(home: Path) -> Path:
     """A short private folder for the broker's socket, whose path must stay under 108 bytes; `home` need not."""
-    tag = hashlib.sha256(str(home).encode()).hexdigest()[:12]
+    tag = hashlib.sha256(os.fsencode(home)).hexdigest()[:12]
     return Path("/tmp") / f"jobsite-{os.getuid()}-{tag}"  # noqa: S108 - made 0700 and checked in broker.py
 
 

@@ -1,10 +1,11 @@
 """STORAGE_URL: a folder of this host, or a bucket of S3 or of a server that speaks its protocol."""
 
 import importlib.util
+import os
 import re
 from pathlib import Path
 from typing import Any
-from urllib.parse import SplitResult, parse_qsl, unquote
+from urllib.parse import SplitResult, parse_qsl, unquote, unquote_to_bytes
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -21,7 +22,7 @@ def folder(url: str) -> Path | None:
         return None
     if parts.scheme != "file" or parts.netloc or not parts.path.startswith("/"):
         raise ImproperlyConfigured("STORAGE_URL must be file:///absolute/path or s3://bucket/prefix.")
-    return Path(unquote(parts.path))
+    return Path(os.fsdecode(unquote_to_bytes(parts.path)))  # bytes: a folder's name need not be text
 
 
 def backend(url: str, *, key_id: str = "", secret: str = "", token: str = "") -> dict[str, Any]:

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
+from jobsite.settings import runtime_folder
+
 ROOT = Path(__file__).parents[2]
 SECRET = "kL3!x9vQ-2mZ7pT0wR5yB8nC1dF4gH6jK_sA+uE=iO~qW^aMzX&V"
 
@@ -55,6 +57,12 @@ def manage(environment):
     return run
 
 
+TELL = """
+import os
+from django.conf import settings
+for path in (settings.RUNTIME, settings.STORAGE_ROOT):
+    print(os.fsencode(path).hex())
+"""
 PRODUCTION = {"SITE_URL": "https://jobs.example.com"}
 
 
@@ -291,6 +299,20 @@ def test_a_home_with_signs_of_urls_in_its_name(read, tmp_path):
     values = read(JOBSITE_HOME=str(odd))
     assert values["DATABASES"]["default"]["NAME"] == odd / "jobsite.sqlite3"
     assert values["STORAGE_ROOT"] == odd / "storage"
+
+
+def test_a_home_whose_name_is_no_text(read, tmp_path):
+    """Made under Latin-1, or met in a locale that knows ASCII alone."""
+    odd = tmp_path / os.fsdecode(b"h\xf6me")
+    values = read(JOBSITE_HOME=str(odd))
+    assert values["STORAGE_ROOT"] == odd / "storage"
+
+
+def test_a_home_with_an_umlaut_in_a_locale_that_knows_ascii_alone(manage, tmp_path):
+    home = tmp_path / "h\xf6me"
+    for locale in ({}, {"LC_ALL": "C", "PYTHONUTF8": "0"}):
+        told = manage("shell", "-v", "0", "-c", TELL, JOBSITE_HOME=os.fsencode(home), **locale)
+        assert told.stdout.split() == [str(runtime_folder(home)).encode().hex(), os.fsencode(home / "storage").hex()]
 
 
 def test_deployment_check_has_no_warnings_of_djangos_with_https_and_fails_by_ours(manage):
