@@ -51,7 +51,7 @@ def sniff(path: Path) -> str | None:
         return "video/webm" if b"webm" in head[:64] else "video/x-matroska"
     if head[:4] == b"RIFF":
         return {b"AVI ": "video/x-msvideo", b"WAVE": "audio/wav", b"WEBP": "image/webp"}.get(brand)
-    if len(head) > 376 and head[0] == head[188] == head[376] == 0x47:
+    if ts_packet(head):
         return "video/mp2t"
     starts = {
         b"\xff\xd8\xff": "image/jpeg",
@@ -72,6 +72,15 @@ def sniff(path: Path) -> str | None:
     if len(head) > 4 and head[0] == 0xFF and head[1] & 0xE6 == 0xE2 and head[2] & 0xF0 not in (0, 0xF0):
         return "audio/mpeg"
     return None
+
+
+def ts_packet(head: bytes) -> int:
+    """Bytes of a packet of the MPEG transport stream that begins so: 188, or 192 with a time before each, as camcorders
+    write it; 0: it is none."""
+    for size, at in ((188, 0), (192, 4)):  # where the first packet's mark stands
+        if len(head) > at + 2 * size and head[at] == head[at + size] == head[at + 2 * size] == 0x47:
+            return size
+    return 0
 
 
 @dataclass(frozen=True)
@@ -272,8 +281,9 @@ def inspect(path: str, content_type: str) -> Probe:
             length = max(ends, default=0.0) - min([0.0, *first])
             exact = demuxer in ("mov", "matroska")  # the others guess their duration from the bit rate
             short = exact and declared - length > max(0.25, 0.01 * declared)
-            if demuxer == "mpegts":  # it never says how long it is, but it is made of packets of 188 bytes
-                broken = broken or Path(path).stat().st_size % 188 != 0
+            if demuxer == "mpegts":  # it never says how long it is, but it is made of packets of one size
+                with open(path, "rb") as file:
+                    broken = broken or Path(path).stat().st_size % (ts_packet(file.read(4096)) or 188) != 0
             counted = [s for s in container.streams if demuxer == "mov" and not _holds_samples(s)]
             fewer = any(counts[s.index] < s.frames - 1 for s in counted)
             if fewer and not broken:  # or an edit list shows but a part of it, as of clips that a phone trimmed

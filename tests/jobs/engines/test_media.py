@@ -14,6 +14,7 @@ TYPES = {
     "h264.mkv": "video/x-matroska",
     "vp8.webm": "video/webm",
     "h264.ts": "video/mp2t",
+    "camcorder.mts": "video/mp2t",
     "mpeg4.avi": "video/x-msvideo",
     "tone.m4a": "audio/mp4",
     "tone.mp3": "audio/mpeg",
@@ -71,6 +72,7 @@ def test_says_what_is_in_it(material):
         "variable.mp4",
         "silent.mp4",
         "h264.ts",
+        "camcorder.mts",
         "vp8.webm",
         "mpeg4.avi",
         "fragments.mp4",
@@ -125,7 +127,7 @@ def test_a_moving_gif_is_no_picture(material):
         media.probe(material("moving.gif"))
 
 
-@pytest.mark.parametrize("name", ["front.mp4", "h264.mkv", "h264.ts", "fragments.mp4"])
+@pytest.mark.parametrize("name", ["front.mp4", "h264.mkv", "h264.ts", "camcorder.mts", "fragments.mp4"])
 def test_a_cut_file_is_seen(material, name):
     assert not media.probe(material(name)).cut
     assert media.probe(material.half(name, 0.61)).cut

@@ -55,6 +55,7 @@ RECIPES = {
     "pcm.mov": [*picture(), *tone(), *H264, "-c:a", "pcm_s16le"],
     "h264.mkv": [*picture(), *tone(), *H264, *AAC],
     "h264.ts": [*picture(), *tone(), *H264, *AAC],
+    "camcorder.mts": [*picture(), *tone(), *H264, *AAC, "-f", "mpegts", "-mpegts_m2ts_mode", "1"],
     "vp8.webm": [*picture(), *tone(), "-c:v", "libvpx", "-c:a", "libopus"],
     "mpeg4.avi": [*picture(), *tone(), "-c:v", "mpeg4", "-c:a", "mp3"],
     "tone.mp3": [*tone(5)],

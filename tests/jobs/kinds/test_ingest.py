@@ -100,6 +100,7 @@ def test_the_same_video_gives_the_same_words(tmp_path, advert):
         ("variable.mp4", (128, 72), True),
         ("vp8.webm", (128, 72), True),
         ("h264.ts", (128, 72), True),
+        ("camcorder.mts", (128, 72), True),
         ("mpeg4.avi", (128, 72), True),
         ("pcm.mov", (128, 72), True),
         ("short-sound.mp4", (128, 72), True),

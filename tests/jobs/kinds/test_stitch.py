@@ -89,7 +89,7 @@ def test_price_grows_with_the_clips(settings, clips, price):
         (["hevc.mp4", "hevc.mp4"], [25, 25], 0),
         (["rotated.mp4", "rotated.mp4"], [25, 25], 0),
         (["plain.mp4", "pcm.mov"], [25, 25], 0),
-        (["plain.mp4", "h264.mkv", "h264.ts"], [25, 25, 25], 0),
+        (["plain.mp4", "h264.mkv", "h264.ts", "camcorder.mts"], [25, 25, 25, 25], 0),
         (["plain.mp4", "fragments.mp4"], [25, 25], 1),
         (["plain.mp4", "vp8.webm", "mpeg4.avi"], [25, 25, 25], 2),
         (["plain.mp4", "short-sound.mp4", "long-sound.mp4"], [25, 25, 25], 0),
