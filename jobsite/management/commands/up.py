@@ -1,3 +1,4 @@
+import contextlib
 import secrets
 
 from django.conf import settings
@@ -59,9 +60,15 @@ class Command(BaseCommand):
         """What the doctor finds before a start; `manage.py doctor` asks the running platform, too."""
         for message in (message for one in doctor.EXAMINATIONS if not one.live for message in one()):
             if message.level >= checks.WARNING:
-                self.stderr.write(f"{message.id}: {message.msg}\n  → {message.hint}")
+                with contextlib.suppress(OSError):
+                    self.stderr.write(f"{message.id}: {message.msg}\n  → {message.hint}")
 
     def announce(self) -> None:
+        """Say where it is. Whoever read our words may have left, or their disk be full: the platform goes on."""
+        with contextlib.suppress(OSError):
+            self.greet()
+
+    def greet(self) -> None:
         url = settings.SITE_URL
         self.stdout.write(f"Jobsite is up at {url}")
         self.stdout.write(f"  admin   {url}/admin/\n  docs    {url}/api/docs/\n  logs    {settings.LOG_DIR}")
