@@ -63,6 +63,12 @@ def test_numbers_and_dates_as_people_write_them(load):
     ]
 
 
+def test_times_as_databases_export_them(load):
+    table = load("n,day\n1,2024-01-31 10:00:00.123456+00\n2,2024-02-01 10:00:00.1234567\n3,2024-02-02 10:00:00-05\n")
+    assert [(day.day, day.hour) for _n, day in rows(table)] == [(31, 10), (1, 10), (2, 10)]
+    assert table.issues == []
+
+
 def test_few_cells_of_another_type_are_missing_and_told(load):
     body = "".join(f"{n},2024-01-{n % 28 + 1:02}\n" for n in range(3000))
     table = load("n,day\n" + body + "many,2024-13-77\n")
