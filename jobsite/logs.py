@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from logging.handlers import WatchedFileHandler
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import structlog
 from structlog.contextvars import get_contextvars
@@ -53,9 +53,11 @@ def _known_secrets() -> tuple[str, ...]:
         own["PING_URL"],
         own["SENTRY_DSN"],
         settings.AWS_SECRET,
+        settings.AWS_TOKEN,
     ]
     values.append(settings.DATABASES["default"].get("PASSWORD") or "")
-    values.append(urlsplit(settings.CELERY_BROKER_URL).password or "")
+    written = [urlsplit(url).password or "" for url in settings.CELERY_BROKER_URL.split(";")]
+    values += [*written, *map(unquote, written)]  # %2F in the URL is / to the server
     return tuple(sorted({value for value in values if value and len(value) >= 4}, key=len, reverse=True))
 
 

@@ -260,10 +260,11 @@ else:
 STORAGE_URL = env.str("STORAGE_URL", (HOME / "storage").as_uri())
 STORAGE_ROOT = storage.folder(STORAGE_URL)  # None: it is a bucket
 AWS_SECRET = env.str("AWS_SECRET_ACCESS_KEY", "")
+AWS_TOKEN = env.str("AWS_SESSION_TOKEN", "")
 _aws = {
     "key_id": env.str("AWS_ACCESS_KEY_ID", ""),  # not set: boto3 looks for a role or a profile
     "secret": AWS_SECRET,
-    "token": env.str("AWS_SESSION_TOKEN", ""),
+    "token": AWS_TOKEN,
 }
 STORAGES = {
     "default": storage.backend(STORAGE_URL, **_aws),

@@ -74,7 +74,7 @@ def test_a_mail_server_without_a_password_leaves_the_log_whole(settings):
 
 def test_the_values_of_secret_settings_are_taken_out(settings, monkeypatch):
     """S35: every one of them, wherever it stands in a line."""
-    for name in ("CRON_SECRET", "ADMIN_API_KEY", "EMAIL_HOST_PASSWORD", "AWS_SECRET"):
+    for name in ("CRON_SECRET", "ADMIN_API_KEY", "EMAIL_HOST_PASSWORD", "AWS_SECRET", "AWS_TOKEN"):
         setattr(settings, name, f"c4n4ry {name}")
     own = {
         name: f"c4n4ry {name}"
@@ -82,14 +82,15 @@ def test_the_values_of_secret_settings_are_taken_out(settings, monkeypatch):
     }
     settings.JOBSITE = {**settings.JOBSITE, **own}
     monkeypatch.setitem(settings.DATABASES["default"], "PASSWORD", "c4n4ry database")
-    settings.CELERY_BROKER_URL = "redis://:c4n4ry-broker@h/0"
+    settings.CELERY_BROKER_URL = "redis://:c4n4ry%2Fbroker@h/0;redis://:c4n4ry-spare@h/0"
     logs._known_secrets.cache_clear()
     try:
-        assert len(logs._known_secrets()) == 13  # with SECRET_KEY
+        assert len(logs._known_secrets()) == 16  # with SECRET_KEY
+        assert {"c4n4ry/broker", "c4n4ry-spare"} < set(logs._known_secrets())
         text = logs.redact("; ".join(logs._known_secrets()))
     finally:
         logs._known_secrets.cache_clear()
-    assert text == "; ".join(["***"] * 13)
+    assert text == "; ".join(["***"] * 16)
 
 
 # --- what a line is about, and JSON --------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from jobsite import logs
 
 pytestmark = pytest.mark.django_db(transaction=True)
 OWN = ("RUNPOD_API_KEY", "LLM_KEY", "ALERT_WEBHOOK_URL", "METRICS_TOKEN", "PING_URL", "SENTRY_DSN")
-PLAIN = ("CRON_SECRET", "ADMIN_API_KEY", "EMAIL_HOST_PASSWORD", "AWS_SECRET")
+PLAIN = ("CRON_SECRET", "ADMIN_API_KEY", "EMAIL_HOST_PASSWORD", "AWS_SECRET", "AWS_TOKEN")
 CANARY = "canary-7d1e"
 
 
