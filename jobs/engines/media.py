@@ -171,7 +171,7 @@ def probe_all(
     argv = [sys.executable, "-P", "-m", "jobs.engines.media", json.dumps(work)]
     whole = dataclasses.replace(
         limits,
-        seconds=limits.seconds * (len(files) + 1),  # `stopped` comes first and names the file
+        seconds=limits.seconds * len(files) + PROBE_LIMITS.seconds,  # `stopped` comes first and names the file
         cpu_seconds=limits.cpu_seconds * len(files),
     )
     with shown(list(files.values())) as folder:

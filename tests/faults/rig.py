@@ -163,9 +163,10 @@ class Platform:
             self.children[name].wait(10)
 
     def pool(self, name: str = "worker") -> list[int]:
-        """The pids of a worker's pool children: its forks, not what it runs for a moment."""
+        """The pids of a worker's living pool children: each has its slot, which no other fork of it ever gets."""
         main = self.children[name].pid
-        return [pid for pid in children_of(main) if command(pid) == command(main)]
+        slots = set(Slot.objects.filter(parent_pid=main).values_list("pid", flat=True))
+        return [pid for pid in children_of(main) if pid in slots]
 
     def passed(self, point: str) -> bool:
         """Whether some process has passed a named point of its JOBSITE_FAULTS."""
