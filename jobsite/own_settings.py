@@ -108,6 +108,8 @@ JOBSITE |= {
     "LLM_RETRY_ATTEMPTS": whole("LLM_RETRY_ATTEMPTS", 2, least=1),
     "LLM_TIMEOUT_SECONDS": seconds("LLM_TIMEOUT_SECONDS", 60.0),  # one call, all in all
 }
+if "" in JOBSITE["RETENTION_DAYS_OF"]:  # it would be every kind
+    raise ImproperlyConfigured("RETENTION_DAYS_ must name a kind: RETENTION_DAYS_RENDER.")
 _hook = JOBSITE["ALERT_WEBHOOK_URL"]
 if _hook and split("ALERT_WEBHOOK_URL", _hook).scheme not in ("http", "https"):
     raise ImproperlyConfigured("ALERT_WEBHOOK_URL must look like https://hooks.example.com/jobsite.")

@@ -130,6 +130,7 @@ PRODUCTION = {"SITE_URL": "https://jobs.example.com"}
         ({"JOB_HEARTBEAT_TIMEOUT": "1,000"}, "JOB_HEARTBEAT_TIMEOUT is not a valid float"),
         ({"RETENTION_DAYS": "99999999999"}, "RETENTION_DAYS must be at most"),
         ({"RETENTION_DAYS_RENDER": "99999999999"}, "RETENTION_DAYS_RENDER must be at most"),
+        ({"RETENTION_DAYS_": "3"}, "RETENTION_DAYS_ must name a kind"),  # it deleted jobs of all kinds
         ({"UPLOAD_UNUSED_HOURS": "99999999999"}, "UPLOAD_UNUSED_HOURS must be at most"),
         ({"JOBSITE_HOME": "/proc/nowhere"}, "JOBSITE_HOME cannot be used"),
         ({"JOBSITE_HOME": "/etc/passwd"}, "JOBSITE_HOME cannot be used"),
