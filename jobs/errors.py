@@ -72,6 +72,11 @@ class ErrorCode(Enum):
     )
     reference_used = Row("This reference was booked before.", "Use a new reference.", http=409)
     too_many_webhooks = Row("The account has as many webhooks as it may have.", "Delete one first.", http=409)
+    too_many_uploads = Row(
+        "Your uploads that no job uses take as much room as they may.",
+        "Submit the jobs they are for, or delete some.",
+        http=409,
+    )
     webhook_muted = Row("This webhook is muted.", "Switch it on first.", http=409)
     too_large = Row("The request is larger than allowed.", "Send less.", http=413)
     unsupported_media_type = Row("This type of content is not taken here.", "Send application/json.", http=415)

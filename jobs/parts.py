@@ -20,7 +20,7 @@ from .errors import ErrorCode, Refused
 from .models import PartUpload, Upload
 from .models.job import uuid7
 from .transactions import write
-from .uploads import Judged, judged, label, storage_refuses
+from .uploads import Judged, check_room, judged, label, storage_refuses
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +45,7 @@ def begin(owner_id: int, *, name: str, size: int, sha256: str = "") -> Begun:
     if not blobs.is_remote():
         raise Refused(ErrorCode.multipart_unavailable)
     intake.check_disk(size)
+    check_room(owner_id, size)
     if PartUpload.objects.filter(owner_id=owner_id).count() >= OPEN_MOST:
         detail = f"At most {OPEN_MOST} uploads in parts may be open at once."
         raise Refused(ErrorCode.rate_limited, detail, retry_after=60.0)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from django.conf import settings
 from django.db import Error, IntegrityError, connection, transaction
-from django.db.models import Exists, OuterRef
+from django.db.models import Exists, OuterRef, QuerySet, Sum
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -43,6 +43,7 @@ def take_in(owner_id: int, *, path: Path, sha256: str, name: str, key: str | Non
     if key and (before := made_by(owner_id, key, sha256)):
         return before
     size = path.stat().st_size
+    check_room(owner_id, size)
     found = judged(path)
     number = uuid7()
     about = {"name": label(name), "bytes": size, "sha256": sha256, **found._asdict()}
@@ -66,6 +67,21 @@ def take_in(owner_id: int, *, path: Path, sha256: str, name: str, key: str | Non
                 return before
             raise
     return upload
+
+
+def check_room(owner_id: int, size: int) -> None:
+    """Refused(too_many_uploads) if with `size` bytes more the user's uploads that no job uses would take more than
+    UPLOADS_UNUSED_BYTES: no one account fills the disk for all. A brake, no lock: many at once may pass together."""
+    taken = sum(
+        rows.filter(owner_id=owner_id).aggregate(sum=Sum("bytes"))["sum"] or 0
+        for rows in (_unused(), PartUpload.objects.all())
+    )
+    if taken + size > settings.JOBSITE["UPLOADS_UNUSED_BYTES"]:
+        raise Refused(ErrorCode.too_many_uploads)
+
+
+def _unused() -> QuerySet[Upload]:
+    return Upload.objects.filter(~Exists(JobInput.objects.filter(upload=OuterRef("pk"))))
 
 
 def take_copy(owner_id: int, path: Path) -> Upload:
@@ -172,9 +188,8 @@ def sweep_unused() -> int:
     """Delete uploads older than UPLOAD_UNUSED_HOURS that no job uses, files without a row, and temporary files of
     uploads that were broken off. Returns how many."""
     old = Now() - timedelta(hours=settings.JOBSITE["UPLOAD_UNUSED_HOURS"])
-    unused = Upload.objects.filter(~Exists(JobInput.objects.filter(upload=OuterRef("pk"))), created_at__lt=old)
     gone = 0
-    for upload in unused:
+    for upload in _unused().filter(created_at__lt=old):
         try:
             remove(upload)
         except Refused:  # a job took it meanwhile

@@ -43,6 +43,7 @@ JOBSITE = {
     "SUBMITS_PER_SECOND": whole("SUBMITS_PER_SECOND", 50, least=1),  # per user
     "EVENT_STREAMS_PER_USER": whole("EVENT_STREAMS_PER_USER", 100, least=1),  # at once, in one web process
     "UPLOAD_MAX_BYTES": whole("UPLOAD_MAX_BYTES", 2 * 1024**3, least=1),
+    "UPLOADS_UNUSED_BYTES": whole("UPLOADS_UNUSED_BYTES", 20 * 1024**3, least=1),  # of one user
     # then an unused upload is swept
     "UPLOAD_UNUSED_HOURS": whole("UPLOAD_UNUSED_HOURS", 24, least=1, most=24 * DAYS_MOST),
     "DISK_FREE_BYTES": whole("DISK_FREE_BYTES", 200 * 1024**2),  # below this, intake answers 507

@@ -129,6 +129,17 @@ def test_a_full_disk_is_507(as_ann, settings):
     assert bring(as_ann, b"x").json()["code"] == "storage_full"
 
 
+def test_nobody_fills_the_disk_with_what_no_job_uses(as_ann, as_bob, settings):
+    clip = media_files.clip()
+    settings.JOBSITE = {**settings.JOBSITE, "UPLOADS_UNUSED_BYTES": 2 * len(clip)}
+    first, second = (bring(as_ann, clip).json()["reference"] for _ in range(2))
+    refused = bring(as_ann, clip)
+    assert (refused.status_code, refused.json()["code"], temporary_files()) == (409, "too_many_uploads", [])
+    assert bring(as_bob, clip).status_code == 201
+    job = as_ann.send("/api/jobs/", {"kind": "STITCH", "params": {"clips": [first, second]}})
+    assert (job.status_code, bring(as_ann, clip).status_code) == (202, 201)
+
+
 def test_a_storage_that_refuses_is_507_and_leaves_nothing(as_ann, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
