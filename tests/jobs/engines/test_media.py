@@ -171,9 +171,15 @@ def test_what_needs_more_than_the_limits_is_refused_by_name(material):
     assert raised.value.code in (ErrorCode.bad_input, ErrorCode.internal_error)
 
 
-def test_what_takes_too_long_is_refused_by_name(material):
-    with pytest.raises(JobError, match=r"clips.0 cannot be read within") as raised:
-        media.probe(material("plain.mp4"), label="clips.0", limits=process.Limits(seconds=0.001))
+def test_what_takes_too_long_is_refused_by_name(material, monkeypatch):
+    def run(*args, on_line, stop, **options):
+        on_line("{}")  # of the first file; the second has had its time
+        stop()
+
+    monkeypatch.setattr(process, "run", run)
+    files = {f"clips.{n}": material("plain.mp4") for n in range(2)}
+    with pytest.raises(JobError, match="clips.1 cannot be read within") as raised:
+        media.probe_all(files, limits=process.Limits(seconds=-1))
     assert raised.value.code is ErrorCode.bad_input
 
 
