@@ -178,7 +178,7 @@ def test_what_takes_too_long_is_refused_by_name(material, monkeypatch):
 
     monkeypatch.setattr(process, "run", run)
     files = {f"clips.{n}": material("plain.mp4") for n in range(2)}
-    with pytest.raises(JobError, match="clips.1 cannot be read within") as raised:
+    with pytest.raises(JobError, match=r"clips.1 cannot be read within") as raised:
         media.probe_all(files, limits=process.Limits(seconds=-1))
     assert raised.value.code is ErrorCode.bad_input
 
