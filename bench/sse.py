@@ -10,6 +10,7 @@ from pathlib import Path
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
+from django.db import transaction
 from django.db.models.functions import Now
 
 from bench import Options, Row, percentile
@@ -41,8 +42,9 @@ def measure(stage: Stage, options: Options) -> list[Row]:
     return rows
 
 
+@transaction.atomic
 def make_jobs(number: int) -> list[tuple]:
-    """(job's id, its owner's key) of so many jobs that no worker will take."""
+    """(job's id, its owner's key) of so many jobs that no worker takes: they are due tomorrow, from the first."""
     made = []
     for index in range(number):
         if index % (settings.JOBSITE["EVENT_STREAMS_PER_USER"] // 10) == 0:
