@@ -50,6 +50,15 @@ def _quick():
 
 
 @pytest.fixture(autouse=True)
+def _health_forgets():
+    """Answers of broker, storage and ledger are believed for up to a minute: none of one test's is the next one's."""
+    from jobs import health
+
+    for remembered in (health._broker, health._storage, health._ledger):
+        remembered.forget()
+
+
+@pytest.fixture(autouse=True)
 def _empty_storage():
     """The rows of a test are gone after it; so are its files before the next."""
     from django.conf import settings

@@ -19,12 +19,6 @@ from tokens.models import Account
 pytestmark = pytest.mark.django_db
 
 
-@pytest.fixture(autouse=True)
-def _ask_afresh():
-    for remembered in (health._broker, health._storage, health._ledger):
-        remembered.forget()
-
-
 @pytest.fixture
 def slot():
     """A worker process with a free slot for every queue."""

@@ -27,8 +27,6 @@ CPU = {"kind": "KITCHEN", "queue": "cpu"}
 def _no_margin(monkeypatch):
     """Events count at once; the margin has a test of its own."""
     monkeypatch.setattr(tally, "MARGIN", tally.timedelta(0))
-    for remembered in (health._broker, health._storage, health._ledger):
-        remembered.forget()
 
 
 def scrape(**headers: str) -> dict[str, list]:

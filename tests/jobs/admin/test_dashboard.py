@@ -244,7 +244,7 @@ def test_the_bar_is_red_exactly_when_health_is(board, running):
     assert red and 'class="verdict red"' in board()
     Slot.objects.create(host="h", boot_id="b", pid=1, process_started=1, queues=["cpu", "gpu", "remote"])
     Tick.objects.update(ran_at=timezone.now())
-    assert all(check.ok for check in health.report())
+    assert [check for check in health.report() if not check.ok] == []
     assert 'class="verdict green"' in board()
     lease = running()
     Job.objects.filter(pk=lease.job_id).update(heartbeat_at=timezone.now() - timedelta(hours=1))
