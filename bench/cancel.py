@@ -41,12 +41,12 @@ def cancel_one(stage: Stage, after: float) -> float:
 
 def ffmpeg_of(job_id) -> int | None:
     """The pid of the FFmpeg that works in the job's work folder."""
-    for entry in Path("/proc").glob("[0-9]*"):
+    for pid in procfs.pids():
         try:
-            folder = os.readlink(entry / "cwd")
-            program = (entry / "cmdline").read_bytes().split(b"\0")[0]
+            folder = os.readlink(f"/proc/{pid}/cwd")
+            program = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0]
         except OSError:
             continue
         if folder.startswith(str(settings.WORK_ROOT)) and str(job_id) in folder and b"ffmpeg" in program:
-            return int(entry.name)
+            return pid
     return None
