@@ -17,30 +17,9 @@ MOVE_AND_TELL = f"""
 WITH moved AS ({{update}}), told AS ({INSERT} SELECT id, round, attempt, %s, '', '', %s, 0, %s::jsonb FROM moved)
 SELECT * FROM moved"""  # noqa: S608 - made of our own constants
 
-
-STORED = [field for field in Job._meta.local_concrete_fields if not field.has_db_default()]  # what a new row is given
-DEFAULTED = [field.attname for field in Job._meta.local_concrete_fields if field.has_db_default()]
-COLUMNS = ", ".join(field.column for field in STORED)
-INSERT_JOB = f"INSERT INTO jobs_job ({COLUMNS}) VALUES ({', '.join(['%s'] * len(STORED))})"  # noqa: S608
 EVENT_VALUES = "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)"
 
 Stages = list[tuple[str, float]]  # of one attempt, in order: name and seconds
-
-
-def begin(job: Job, *, by: str) -> None:
-    """Write a new job's row and its first event: one statement on PostgreSQL. Its times are read when asked for."""
-    values = [field.get_db_prep_save(getattr(job, field.attname), connection) for field in STORED]
-    if connection.vendor == "postgresql":
-        event = [job.pk, job.round, job.attempt, job.status, "", "", by, -job.price, None]
-        with connection.cursor() as cursor:
-            cursor.execute(f"WITH job AS ({INSERT_JOB}) {INSERT} {EVENT_VALUES}", [*values, *event])
-    else:
-        with connection.cursor() as cursor:
-            cursor.execute(INSERT_JOB, values)
-        tell(job.pk, job.round, job.attempt, Status(job.status), by=by, tokens=-job.price)
-    job._state.adding = False
-    for name in DEFAULTED:
-        job.__dict__.pop(name, None)  # gone already where a try before was undone
 
 
 def stored_id(job_id: uuid.UUID) -> uuid.UUID | str:

@@ -41,6 +41,12 @@ SELECT account_id, 'REFUND', amount, balance + amount - SUM(amount) OVER (PARTIT
 FROM owed JOIN tokens_account ON user_id = account_id ORDER BY id
 RETURNING {", ".join(BOOKED)}"""  # noqa: S608 - made of our own constants
 
+CHARGE = """
+paid AS (UPDATE tokens_account SET balance = balance - %s WHERE user_id = %s AND balance >= %s
+         RETURNING user_id, balance),
+charged AS (INSERT INTO tokens_transaction (account_id, kind, amount, balance_after, reference, reason)
+            SELECT user_id, 'CHARGE', %s, balance, %s, '' FROM paid RETURNING id, balance_after)"""
+
 
 class LedgerError(Exception):
     """A booking that is refused; nothing of it is written."""
@@ -112,19 +118,24 @@ def charge(account_id: int, amount: int, *, reference: str) -> Transaction:
     Raises InsufficientTokens (nothing written, and the caller's transaction may go on), or IntegrityError when
     `reference` was charged before.
     """
-    _positive(amount)
-    if not _text("reference", reference, REFERENCE_LENGTH):
-        raise ValueError("a charge needs a reference")
     if connection.vendor == "postgresql":
         booked = _charge_at_once(account_id, amount, reference)
         if booked is not None:
             return booked
     else:
+        _chargeable(amount, reference)
         with transaction.atomic(savepoint=False):
             balance = _move(account_id, -amount)
             if balance is not None:
                 return _book(account_id, Kind.CHARGE, -amount, balance, reference=reference)
     raise InsufficientTokens(account_id, amount)  # out here, so that the caller's transaction is not marked
+
+
+def charging(account_id: int, amount: int, *, reference: str) -> tuple[str, list[int | str]]:
+    """`charge` as parts of a caller's WITH and their parameters, for PostgreSQL, which writes all of a WITH or nothing:
+    the part `charged` has the booking's id and balance_after, or no row if the account holds too little."""
+    _chargeable(amount, reference)
+    return CHARGE, [amount, account_id, amount, -amount, reference]
 
 
 def refund(charge_id: int, *, reason: str, amount: int | None = None) -> Transaction:
@@ -202,19 +213,14 @@ def _refund(wanted: list[tuple[int, str, int | None]]) -> list[tuple]:
 
 def _charge_at_once(account_id: int, amount: int, reference: str) -> Transaction | None:
     """`_move` and `_book` of a charge as one statement; None if the balance is too small. SQLite has no such WITH."""
+    parts, values = charging(account_id, amount, reference=reference)
     with transaction.mark_for_rollback_on_error(connection.alias), connection.cursor() as cursor:
-        cursor.execute(
-            "WITH paid AS (UPDATE tokens_account SET balance = balance - %s"
-            " WHERE user_id = %s AND balance >= %s RETURNING user_id, balance)"
-            " INSERT INTO tokens_transaction (account_id, kind, amount, balance_after, reference, reason)"
-            " SELECT user_id, 'CHARGE', %s, balance, %s, '' FROM paid RETURNING id, balance_after",
-            [amount, account_id, amount, -amount, reference],
-        )
+        cursor.execute(f"WITH {parts} SELECT id, balance_after FROM charged", values)
         row = cursor.fetchone()
     if row is None:
         return None
-    values = [row[0], account_id, Kind.CHARGE.value, -amount, row[1], reference, "", None, None]
-    return Transaction.from_db(connection.alias, BOOKED, values)
+    booked = [row[0], account_id, Kind.CHARGE.value, -amount, row[1], reference, "", None, None]
+    return Transaction.from_db(connection.alias, BOOKED, booked)
 
 
 def _move(account_id: int, amount: int) -> int | None:
@@ -257,6 +263,12 @@ def _book(
         )
         (pk,) = cursor.fetchone()
     return Transaction.from_db(connection.alias, BOOKED, [pk, *values, None])
+
+
+def _chargeable(amount: int, reference: str) -> None:
+    _positive(amount)
+    if not _text("reference", reference, REFERENCE_LENGTH):
+        raise ValueError("a charge needs a reference")
 
 
 def _positive(amount: int) -> None:
