@@ -1,28 +1,28 @@
-"""Nudges: broker messages that say "there may be work in this queue". Losing or doubling one changes no outcome."""
+"""Nudges: "there may be work in this queue", rung to a pool child that listens, else sent as a broker message. Losing
+or doubling one changes no outcome."""
 
 import atexit
 import logging
 import os
+import random
 import threading
 import time
+from collections.abc import Callable
 from datetime import timedelta
 
 from celery import current_app
-from django.conf import settings
 from django.db import transaction
 from django.db.models import Exists, F, OuterRef, Q, QuerySet
 from django.db.models.functions import Now
-from kombu import Connection
 from kombu.exceptions import OperationalError as BrokerError
 
 from . import kinds, slots
+from .doorbell import GAP, Bells, Ears
 from .models import Job, Pause, Status
 
 log = logging.getLogger(__name__)
 
 PAUSE = 5.0  # seconds without nudges after the broker failed; the top-up brings them later
-GAP = 0.05  # seconds between two nudges of one process: one nudge drains many jobs
-SOCKET_TIMEOUT = 0.5  # seconds; nobody waits for the broker
 
 
 class _Sender:
@@ -67,7 +67,7 @@ class _Sender:
                 continue
             try:
                 for queue in queues:
-                    send(queue)
+                    send(queue, ring=True)
             except (BrokerError, OSError) as error:
                 self.failed += 1
                 silent_until = time.monotonic() + PAUSE
@@ -77,32 +77,32 @@ class _Sender:
 
 _sender = _Sender()
 atexit.register(_sender.flush, 1.0)
-_connections: dict[tuple[int, int], Connection] = {}  # of each process and thread: they may not share one
+_bells: dict[tuple[int, int], Bells] = {}  # of each process and thread: they may not share a connection
 
 
-def send(queue: str) -> None:
-    """Send one nudge now. BrokerError or OSError if the broker does not take it within half a second."""
+def send(queue: str, *, ring: bool = False) -> None:
+    """Send one nudge now; with `ring` only if nobody listens. BrokerError or OSError if the broker does not take it
+    within half a second."""
     mine = (os.getpid(), threading.get_ident())
-    if mine not in _connections:
-        for pid, thread in list(_connections):
+    if mine not in _bells:
+        for pid, thread in list(_bells):
             if pid != os.getpid():  # a connection does not survive a fork
-                _connections.pop((pid, thread), None)
-        options = {**settings.CELERY_BROKER_TRANSPORT_OPTIONS}
-        options |= {"socket_timeout": SOCKET_TIMEOUT, "socket_connect_timeout": SOCKET_TIMEOUT, "max_retries": 0}
-        _connections[mine] = current_app.connection_for_write(transport_options=options)
+                _bells.pop((pid, thread), None)
+        _bells[mine] = Bells()
     try:
-        current_app.send_task(
-            "jobs.work", args=[queue], queue=queue, connection=_connections[mine], retry=False, ignore_result=True
-        )
+        if ring and _bells[mine].ring(queue):
+            return
+        options = {"connection": _bells[mine].broker, "retry": False, "ignore_result": True}
+        current_app.send_task("jobs.work", args=[queue], queue=queue, **options)
     except (BrokerError, OSError):
-        _connections.pop(mine).release()
+        _bells.pop(mine).broker.release()
         raise
 
 
 def forget_connections() -> None:
     """Drop the kept connection: the next nudge opens one to the broker that is configured then."""
-    while _connections:
-        _connections.popitem()[1].release()
+    while _bells:
+        _bells.popitem()[1].broker.release()
 
 
 def nudge(queue: str) -> None:
@@ -144,8 +144,24 @@ def due(queue: str, most: int) -> int:
     return claimable(queue).order_by("queue", F("priority").desc(), "run_after")[:most].count() if most else 0
 
 
+_ears = Ears()
+
+
+def listen(queues: list[str], seconds: float, *, stop: Callable[[], bool]) -> str | None:
+    """Wait until one of `queues` has, or may have, work that could be claimed: which, None after `seconds` or when it
+    is to `stop`; nothing was due then. BrokerError if the broker does not answer or has no bells."""
+
+    def look() -> str | None:
+        return next((queue for queue in random.sample(queues, len(queues)) if due(queue, 1)), None)
+
+    return _ears.listen(queues, seconds, look=look, stop=stop)
+
+
 def top_up(queues: list[str], *, most: int = 1000) -> int:
-    """Send what nudges the rows call for: min(due jobs, free slots) a queue. Returns how many were sent."""
+    """Send what nudges the rows call for: min(due jobs, free slots) a queue. Returns how many were sent.
+
+    By message: a process that was frozen while it listened hears every ring, and does nothing.
+    """
     sent = 0
     for queue in queues:
         for _ in range(due(queue, min(most, free_slots(queue)))):

@@ -7,11 +7,12 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from django.conf import settings
 from django.db import DataError, Error, IntegrityError, connection
+from kombu.exceptions import OperationalError as BrokerError
 from structlog.contextvars import bound_contextvars
 
 from jobsite import tracing
@@ -28,6 +29,7 @@ from .models import Job, Status
 
 log = logging.getLogger(__name__)
 
+LOOK = 5.0  # seconds between two looks at the rows while it listens: a ring can be lost
 SETTLE_PAUSE = 0.5  # seconds between two tries to settle while the database is away
 
 
@@ -53,6 +55,26 @@ def drain(queue: str, *, seconds: float) -> int:
         if time.monotonic() > until:
             dispatch.nudge(queue)
             return done
+    return done
+
+
+def serve(queue: str, queues: list[str]) -> int:
+    """Drain `queue`, then for LINGER_SECONDS whichever of `queues` has work; returns how many jobs were run.
+
+    A nudge reaches who listens here in a fifth of the time that it takes through Celery.
+    """
+    own = settings.JOBSITE
+    until = time.monotonic() + own["LINGER_SECONDS"]
+    done = drain(queue, seconds=own["DRAIN_SECONDS"])
+    try:
+        while not heart.stopping and time.monotonic() < until:
+            found = dispatch.listen(queues, LOOK, stop=lambda: heart.stopping)
+            if found and heart.stopping:  # who rang believes that we heard
+                dispatch.nudge(found)
+            elif found:
+                done += drain(found, seconds=own["DRAIN_SECONDS"])
+    except BrokerError as error:
+        log.debug("Listens no more: %s", error)
     return done
 
 
@@ -239,9 +261,12 @@ def _until_answered(attempt: Attempt, settle: Callable[[], object], done: set[St
 
 def work_folder(lease: lifecycle.Lease) -> Path:
     """A private folder of this attempt. Its name says which process it belongs to."""
-    started = procfs.started(os.getpid()) or 0
-    owner = f"{socket.gethostname()}.{os.getpid()}.{started}"
-    return settings.WORK_ROOT / f"{owner}.{lease.job_id}.{lease.attempt}"
+    return settings.WORK_ROOT / f"{_owner(os.getpid())}.{lease.job_id}.{lease.attempt}"
+
+
+@cache
+def _owner(pid: int) -> str:
+    return f"{socket.gethostname()}.{pid}.{procfs.started(pid) or 0}"
 
 
 def sweep_work_folders() -> int:

@@ -58,13 +58,14 @@ log = logging.getLogger(__name__)
 
 
 # Celery's own limits come after the runner's: soft ends the process from within, hard from outside (seconds).
-SOFT = policies.run_most() + settings.JOBSITE["RUN_GRACE"] + 60
+SOFT = policies.run_most() + settings.JOBSITE["RUN_GRACE"] + settings.JOBSITE["LINGER_SECONDS"] + 60
 HARD = SOFT + 60
 
 
 @shared_task(name="jobs.work", soft_time_limit=SOFT, time_limit=HARD)
 def work(queue: str) -> int:
-    """A nudge. Claim and run due jobs of `queue` for about two seconds; how many were run is only for the log.
+    """A nudge. Claim and run due jobs of `queue` for about two seconds, then listen for more; how many were run is only
+    for the log.
 
     Carries no job id: the row says what is due, so a lost, late or doubled message changes no outcome. A queue that
     no kind has claims nothing. Celery's limits are the last resort: this process ends and the pool replaces it.
@@ -73,6 +74,8 @@ def work(queue: str) -> int:
         return 0
     connection.close_if_unusable_or_obsolete()
     try:
+        if _may_linger():
+            return runner.serve(queue, heart.queues)
         return runner.drain(queue, seconds=settings.JOBSITE["DRAIN_SECONDS"])
     except (SoftTimeLimitExceeded, MemoryError):
         os.kill(os.getpid(), signal.SIGKILL)
@@ -81,6 +84,12 @@ def work(queue: str) -> int:
         log.exception("This worker process can run no job and ends")
         os.kill(os.getpid(), signal.SIGKILL)
         raise
+
+
+def _may_linger() -> bool:
+    """Whether this process may keep its slot while it waits: nothing but nudges comes to its worker, whose main process
+    sees to the broker meanwhile."""
+    return not _is_main() and bool(heart.queues) and set(_served_queues) <= set(heart.queues)
 
 
 def watchman(work: Callable[[], int]) -> Any:
