@@ -22,6 +22,7 @@ from .models import Job, Pause, Status
 
 log = logging.getLogger(__name__)
 
+ENOUGH = 100  # nudges of a queue in the broker: while all slots are busy, nobody takes them
 PAUSE = 5.0  # seconds without nudges after the broker failed; the top-up brings them later
 
 
@@ -81,8 +82,8 @@ _bells: dict[tuple[int, int], Bells] = {}  # of each process and thread: they ma
 
 
 def send(queue: str, *, ring: bool = False) -> None:
-    """Send one nudge now; with `ring` only if nobody listens. BrokerError or OSError if the broker does not take it
-    within half a second."""
+    """Send one nudge now, unless enough lie in the broker; with `ring` only if nobody listens. BrokerError or OSError
+    if the broker does not take it within half a second."""
     mine = (os.getpid(), threading.get_ident())
     if mine not in _bells:
         for pid, thread in list(_bells):
@@ -90,7 +91,7 @@ def send(queue: str, *, ring: bool = False) -> None:
                 _bells.pop((pid, thread), None)
         _bells[mine] = Bells()
     try:
-        if ring and _bells[mine].ring(queue):
+        if (ring and _bells[mine].ring(queue)) or _bells[mine].waiting(queue) >= ENOUGH:
             return
         options = {"connection": _bells[mine].broker, "retry": False, "ignore_result": True}
         current_app.send_task("jobs.work", args=[queue], queue=queue, **options)

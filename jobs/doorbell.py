@@ -42,6 +42,13 @@ class Bells:
         except self.errors as error:
             raise BrokerError(str(error)) from error
 
+    def waiting(self, queue: str) -> int:
+        """How many nudges of `queue` lie in the broker; 0 where it has no bells. BrokerError if it does not answer."""
+        try:
+            return 0 if self.client is None else self.client.llen(queue)
+        except self.errors as error:
+            raise BrokerError(str(error)) from error
+
 
 class Ears:
     """What one process listens with. Its connection is kept from one time to the next, a fork's child has its own."""

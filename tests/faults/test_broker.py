@@ -102,6 +102,7 @@ def test_doubled_foreign_and_broken_messages_claim_nothing(platform, ann):
 
 def test_what_is_no_json_ends_a_worker_once(platform, ann):
     """Celery's main process ends at it, and whoever watches it starts another: by then the message is gone."""
+    platform.env["JOB_LINGER_SECONDS"] = "0"  # a slot that listens takes no messages
     platform.up()
     running = cook(ann, seconds=3)
     until(is_running(running), seconds=20)

@@ -40,7 +40,7 @@ def test_two_threads_that_meet_a_dead_broker_at_once_both_say_so(monkeypatch):
 
 def test_a_process_that_once_had_no_room_for_its_thread_sends_later(monkeypatch):
     sent, sender = [], dispatch._Sender()
-    monkeypatch.setattr(dispatch, "send", sent.append)
+    monkeypatch.setattr(dispatch, "send", lambda queue, **_options: sent.append(queue))
 
     def no_room(_thread):
         raise RuntimeError("can't start new thread")
