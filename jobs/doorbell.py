@@ -25,7 +25,7 @@ class Bells:
         options = {**settings.CELERY_BROKER_TRANSPORT_OPTIONS}
         options |= {"socket_timeout": SOCKET_TIMEOUT, "socket_connect_timeout": SOCKET_TIMEOUT, "max_retries": 0}
         self.broker: Connection = current_app.connection_for_write(transport_options=options)
-        self.errors: tuple[type[Exception], ...] = self.broker.connection_errors + self.broker.channel_errors
+        self.cut, self.refused = self.broker.connection_errors, self.broker.channel_errors  # classes of exceptions
         self.client: Any = None  # a redis.Redis; None: a broker without bells
         if self.broker.transport.driver_type == "redis":
             channel = self.broker.default_channel
@@ -37,16 +37,18 @@ class Bells:
 
     def ring(self, queue: str) -> bool:
         """Wake all who listen for `queue`; False if nobody does. BrokerError if the broker does not answer."""
-        try:
-            return self.client is not None and self.client.publish(self.name(queue), "") > 0
-        except self.errors as error:
-            raise BrokerError(str(error)) from error
+        return self._ask(lambda: self.client.publish(self.name(queue), "")) > 0
 
     def waiting(self, queue: str) -> int:
         """How many nudges of `queue` lie in the broker; 0 where it has no bells. BrokerError if it does not answer."""
+        return self._ask(lambda: self.client.llen(queue))
+
+    def _ask(self, ask: Callable[[], int]) -> int:
         try:
-            return 0 if self.client is None else self.client.llen(queue)
-        except self.errors as error:
+            return 0 if self.client is None else ask()
+        except self.refused:  # its rules let us send messages, but not ask this
+            return 0
+        except self.cut as error:
             raise BrokerError(str(error)) from error
 
 
@@ -78,7 +80,7 @@ class Ears:
         except BaseException as error:
             self._pid = 0  # it may be subscribed still: who rings would believe that we hear
             self._bells.broker.release()
-            if isinstance(error, self._bells.errors):
+            if isinstance(error, self._bells.cut + self._bells.refused):
                 raise BrokerError(str(error)) from error
             raise
         return found or look()

@@ -109,6 +109,16 @@ def test_a_broker_that_does_not_answer_is_told_and_holds_nobody(valkey, ears, nu
         dispatch.send("cpu", ring=True)
 
 
+def test_a_broker_that_lets_nobody_ring_gets_messages(valkey, ears):
+    """Its operator allows what Celery's queues need and no channels of ours."""
+    bells = doorbell.Bells()
+    bells.client.execute_command("ACL", "SETUSER", "default", "-publish", "-subscribe")
+    dispatch.send("cpu", ring=True)
+    assert bells.waiting("cpu") == 1
+    with pytest.raises(BrokerError):
+        ears("cpu").result(10)
+
+
 def test_a_broker_without_bells_has_nobody_listening(ears):
     app.conf.broker_write_url = "memory://"
     try:
