@@ -35,7 +35,7 @@ class Attempt:
         self.lease = lease
         self.job_id = lease.job_id
         self.params = lease.params
-        self.workdir = workdir
+        self._workdir, self._folder_made = workdir, False
         self.fraction = 0.0
         self.stage = "claimed"
         self.said = joblog.Log(lease.job_id, lease.attempt)
@@ -52,6 +52,13 @@ class Attempt:
         self._closed = False
 
     # --- what a kind calls ----------------------------------------------------------------------------------------
+
+    @property
+    def workdir(self) -> Path:
+        if not self._folder_made:  # only now: it is half of what a run costs that needs none
+            self._folder_made = True
+            self._workdir.mkdir(parents=True, mode=0o700)
+        return self._workdir
 
     def input(self, reference: str) -> Path:
         self.check()
@@ -207,6 +214,10 @@ class Attempt:
     def end(self, reason: JobError | LeaseLost) -> None:
         """Say why the attempt is to end; the first reason stays."""
         self.abort = self.abort or reason
+
+    def lost_its_folder(self) -> bool:
+        """Whether the work folder was deleted under the run."""
+        return self._folder_made and not self._workdir.exists()
 
     def close(self) -> None:
         """Wait for the threads that work on files; what they have not finished is given up."""

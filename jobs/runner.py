@@ -134,7 +134,6 @@ def _work(attempt: Attempt) -> JobError | LeaseLost | None:
     """Run the kind. Returns why the attempt failed, None if it did not."""
     signal.signal(INTERRUPT, lambda *_: _interrupt(attempt))
     try:
-        attempt.workdir.mkdir(parents=True, mode=0o700)
         fault("run.starting")
         attempt.check()
         attempt.interruptible = True
@@ -148,13 +147,13 @@ def _work(attempt: Attempt) -> JobError | LeaseLost | None:
     except Abort:
         return attempt.abort
     except JobError as error:
-        return attempt.abort or (error if attempt.workdir.exists() else _vanished())  # not the file's fault, then
+        return attempt.abort or (_vanished() if attempt.lost_its_folder() else error)  # not the file's fault, then
     except MemoryError:
         return attempt.abort or JobError(ErrorCode.out_of_memory)
     except FileNotFoundError as error:
-        if attempt.workdir.exists():
-            return _unexpected(attempt, error)
-        return attempt.abort or _vanished()
+        if attempt.lost_its_folder():
+            return attempt.abort or _vanished()
+        return _unexpected(attempt, error)
     except OSError as error:
         log.warning("Job %s: %s", attempt.lease.job_id, error)
         return attempt.abort or JobError(ErrorCode.storage_error, artifacts.storage_words(error))

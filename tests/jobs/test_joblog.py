@@ -69,7 +69,6 @@ def test_the_heartbeat_may_take_the_last_line_from_under_the_run(log):
 def test_a_failing_ffmpeg_is_in_it_and_its_paths_are_not(running, tmp_path):
     lease = running(output=False)
     attempt = Attempt(lease, tmp_path / "work")
-    attempt.workdir.mkdir()
     (attempt.workdir / "clip.mp4").write_bytes(b"no film")
     with pytest.raises(Exception, match=r"clip\.mp4") as raised:
         attempt.ffmpeg(["-i", str(attempt.workdir / "clip.mp4"), "out.mp4"], seconds=1)
