@@ -158,9 +158,22 @@ def test_a_cancel_at_any_point_leaves_no_output(ann, submit, monkeypatch, point)
     assert Account.objects.get(pk=ann.pk).balance == 1000
 
 
-def test_the_work_folder_is_gone_afterwards(submit):
-    submit(fail_times=1)
-    run_one()
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_work_folder_is_made_when_asked_for_and_gone_afterwards(submit, monkeypatch, fails):
+    seen = []
+
+    def work(run):
+        seen.append(list(settings.WORK_ROOT.glob("*")))
+        seen.append((run.workdir.stat().st_mode & 0o777, list(run.workdir.iterdir())))
+        (run.workdir / "dish.txt").write_text("half done")
+        seen.append(list(settings.WORK_ROOT.glob("*")) == [run.workdir])
+        if fails:
+            raise JobError(ErrorCode.ffmpeg_error)
+
+    submit()
+    monkeypatch.setattr(kinds.get("KITCHEN"), "run", work, raising=False)
+    assert run_one().status == (Status.FAILED if fails else Status.SUCCEEDED)
+    assert seen == [[], (0o700, []), True]
     assert not list(settings.WORK_ROOT.glob("*"))
 
 
