@@ -14,6 +14,7 @@ from kombu.exceptions import OperationalError as BrokerError
 SOCKET_TIMEOUT = 0.5  # seconds; nobody waits for the broker
 GAP = 0.05  # seconds between two nudges of one process: one nudge drains many jobs
 SLICE = 0.2  # seconds between two looks whether to stop listening
+LOOK_BY = 2.0  # seconds between two looks at the rows while something rings all the time
 PATIENCE = 2.0  # seconds for the broker to confirm that it will ring
 
 
@@ -57,6 +58,7 @@ class Ears:
 
     def __init__(self) -> None:
         self._pid = 0
+        self._look_by = 0.0  # monotonic
         self._bells: Bells
         self._rings: Any  # a redis.client.PubSub
 
@@ -67,7 +69,8 @@ class Ears:
         when it is to `stop`.
 
         Who rings believes that we heard: so `look` is asked while we listen, and once more when we do not. Not at once,
-        lest jobs that come one by one are looked for one by one.
+        lest jobs that come one by one are looked for one by one; but every two seconds, whatever rings: one queue
+        that always does must not keep work of another waiting.
         BrokerError if the broker does not answer or has no bells.
         """
         until = time.monotonic() + seconds
@@ -75,7 +78,11 @@ class Ears:
             self._connect()
         try:
             names = self._subscribe(queues)
-            found = self._hear(names, time.monotonic() + GAP, stop) or look() or self._hear(names, until, stop)
+            now = time.monotonic()
+            found = self._hear(names, now + GAP, stop) if now < self._look_by else None
+            if found is None:
+                found, self._look_by = look(), now + LOOK_BY
+            found = found or self._hear(names, until, stop)
             self._rings.unsubscribe()
         except BaseException as error:
             self._pid = 0  # it may be subscribed still: who rings would believe that we hear

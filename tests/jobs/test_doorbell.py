@@ -75,6 +75,23 @@ def test_what_came_between_the_last_claim_and_the_listening_is_found(valkey, ear
     assert ears("cpu", look=lambda: "cpu").result(10) == "cpu"
 
 
+def test_a_queue_that_always_rings_keeps_no_other_waiting(valkey, ears):
+    over = threading.Event()
+
+    def ring_on():
+        bells = doorbell.Bells()
+        while not over.wait(0.001):
+            bells.ring("cpu")
+
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(ring_on)
+        try:
+            until(lambda: ears("cpu", "gpu", look=lambda: "gpu").result(10) == "gpu", seconds=10)
+            until(lambda: ears("cpu", "gpu", look=lambda: "gpu").result(10) == "gpu", seconds=10)
+        finally:
+            over.set()
+
+
 def test_what_was_rung_to_one_that_stops_is_not_lost(valkey, ears):
     stopping, due = threading.Event(), []
     heard = ears("cpu", look=lambda: (due and due[0]) or None, stop=stopping.is_set)
