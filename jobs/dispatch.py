@@ -158,6 +158,14 @@ def listen(queues: list[str], seconds: float, *, stop: Callable[[], bool]) -> st
     return _ears.listen(queues, seconds, look=look, stop=stop)
 
 
+def others_listen(queue: str) -> bool:
+    """Whether a pool child listens for `queue`, asked by one that does not. False if the broker does not say."""
+    try:
+        return _ears.others_hear(queue)
+    except (BrokerError, OSError):
+        return False
+
+
 def top_up(queues: list[str], *, most: int = 1000) -> int:
     """Send what nudges the rows call for: min(due jobs, free slots) a queue. Returns how many were sent.
 

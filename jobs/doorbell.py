@@ -44,6 +44,10 @@ class Bells:
         """How many nudges of `queue` lie in the broker; 0 where it has no bells. BrokerError if it does not answer."""
         return self._ask(lambda: self.client.llen(queue))
 
+    def listeners(self, queue: str) -> int:
+        """How many listen for `queue`. BrokerError if the broker does not answer."""
+        return self._ask(lambda: self.client.pubsub_numsub(self.name(queue))[0][1])
+
     def _ask(self, ask: Callable[[], int]) -> int:
         try:
             return 0 if self.client is None else ask()
@@ -74,8 +78,7 @@ class Ears:
         BrokerError if the broker does not answer or has no bells.
         """
         until = time.monotonic() + seconds
-        if self._pid != os.getpid():
-            self._connect()
+        self._connect()
         try:
             names = self._subscribe(queues)
             now = time.monotonic()
@@ -92,7 +95,14 @@ class Ears:
             raise
         return found or look()
 
+    def others_hear(self, queue: str) -> bool:
+        """Whether somebody listens for `queue`; errors as of `listen`."""
+        self._connect()
+        return self._bells.listeners(queue) > 0
+
     def _connect(self) -> None:
+        if self._pid == os.getpid():
+            return
         self._bells = Bells()
         if self._bells.client is None:
             raise BrokerError("This broker has no bells.")

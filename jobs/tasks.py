@@ -89,7 +89,8 @@ def work(queue: str) -> int:
 def _may_linger() -> bool:
     """Whether this process may keep its slot while it waits: nothing but nudges comes to its worker, whose main process
     sees to the broker meanwhile."""
-    return not _is_main() and bool(heart.queues) and set(_served_queues) <= set(heart.queues)
+    only_nudges = bool(heart.queues) and set(_served_queues) <= set(heart.queues)
+    return only_nudges and not _is_main() and settings.JOBSITE["LINGER_SECONDS"] > 0
 
 
 def watchman(work: Callable[[], int]) -> Any:

@@ -23,7 +23,7 @@ JOBSITE = {
     "RUN_GRACE": seconds("JOB_RUN_GRACE", 60.0),  # beating but so long past its run limit: stuck all the same
     "ABORT_GRACE": seconds("JOB_ABORT_GRACE", 5.0),  # code that ignores its abort for so long is killed
     "DRAIN_SECONDS": seconds("JOB_DRAIN_SECONDS", 2.0),  # one nudge claims jobs for about so long
-    "LINGER_SECONDS": seconds("JOB_LINGER_SECONDS", 60.0, least=0.0),  # a slot that had work listens for more
+    "LINGER_SECONDS": seconds("JOB_LINGER_SECONDS", 60.0, least=0.0),  # a slot listens for jobs past Celery
     "BACKOFF_INITIAL": seconds("JOB_BACKOFF_INITIAL", 5.0, least=0.01),  # between two attempts of a job
     "BACKOFF_FACTOR": seconds("JOB_BACKOFF_FACTOR", 2.0, least=1.0),  # a factor: each wait is so much longer
     "BACKOFF_MAX": seconds("JOB_BACKOFF_MAX", 300.0, least=0.01),

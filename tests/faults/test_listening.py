@@ -15,6 +15,11 @@ def listening(platform: Platform) -> int:
     return count
 
 
+def commands(platform: Platform, name: str) -> int:
+    """How often the broker was given a command."""
+    return platform.valkey("INFO", "commandstats").get(f"cmdstat_{name}", {"calls": 0})["calls"]
+
+
 def pid_of(job) -> int:
     return Slot.objects.get(pk=fresh(job).slot_id).pid
 
@@ -34,11 +39,24 @@ def test_the_next_job_goes_past_celery(platform, ann):
     at_rest()
 
 
+def test_an_idle_platform_goes_on_listening(platform, ann):
+    platform.env["JOB_LINGER_SECONDS"] = "0.5"
+    platform.broker()
+    platform.worker(slots=2)
+    final(cook(ann))
+    taken = commands(platform, "subscribe")
+    until(lambda: commands(platform, "subscribe") >= taken + 4, seconds=30)  # half a second each
+    until(lambda: listening(platform), seconds=20)
+    (job,) = final(cook(ann))
+    assert job.status == Status.SUCCEEDED
+    at_rest()
+
+
 def test_one_that_is_frozen_while_it_listens_keeps_jobs_from_no_other(platform, ann):
     """It hears every ring and does nothing; the top-up sends messages."""
     platform.up()
     (first,) = final(cook(ann))
-    until(lambda: listening(platform) == 1, seconds=20)
+    until(lambda: listening(platform), seconds=20)
     freeze(frozen := pid_of(first))
     (second,) = final(cook(ann))
     assert second.status == Status.SUCCEEDED and pid_of(second) != frozen
