@@ -41,6 +41,7 @@ class Kitchen(Kind):
 
     def run(self, run):
         params = run.params
+        assert run.workdir.is_dir()  # it is made when asked for, as nearly every kind does
         if run.lease.failures < params["fail_times"]:
             raise JobError(ErrorCode[params["code"]], "Planned by the test.")
         if params["leak_child"]:

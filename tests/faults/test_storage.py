@@ -82,8 +82,8 @@ def test_a_copy_to_another_disk_that_fills_up_on_the_way(ann, monkeypatch, tmp_p
 
     job = cook(ann)
     lease = lifecycle.claim("cpu")
-    attempt = Attempt(lease, tmp_path)
-    file = tmp_path / "film.mp4"
+    attempt = Attempt(lease, tmp_path / "work")
+    file = attempt.workdir / "film.mp4"
     file.write_bytes(os.urandom(100_000))
     attempt.output(file, "film.mp4")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
