@@ -73,9 +73,9 @@ def serve(queue: str, queues: list[str]) -> int:
     done = drain(queue, seconds=own["DRAIN_SECONDS"])
     if not done and dispatch.others_listen(queue):
         return done
-    while not stop() and time.monotonic() < until:
+    while not stop() and (left := until - time.monotonic()) > 0:
         try:
-            found = dispatch.listen(queues, LOOK, stop=stop)
+            found = dispatch.listen(queues, min(LOOK, left), stop=stop)
         except (BrokerError, OSError) as error:
             log.debug("Listens no more: %s", error)
             return done
