@@ -2,6 +2,7 @@
 
 import logging
 import os
+import random
 import shutil
 import signal
 import socket
@@ -29,7 +30,7 @@ from .models import Job, Status
 
 log = logging.getLogger(__name__)
 
-LOOK = 5.0  # seconds between two looks at the rows while it listens: a ring can be lost
+LOOK = 5.0  # seconds at most between two looks at the rows while it listens: a ring can be lost
 SETTLE_PAUSE = 0.5  # seconds between two tries to settle while the database is away
 
 
@@ -62,7 +63,7 @@ def serve(queue: str, queues: list[str]) -> int:
     """Drain `queue`, then listen for LINGER_SECONDS for more work in any of `queues`. Returns how many jobs were run.
 
     A nudge reaches who listens in a fifth of the time that it takes through Celery. So somebody always listens: who
-    ends nudges the next. A nudge that finds neither work nor a want of listeners ends at once.
+    ends nudges the next. Who came for a nudge that found no work leaves it to another that listens.
     """
     own, parent = settings.JOBSITE, os.getppid()
     until = time.monotonic() + own["LINGER_SECONDS"]
@@ -71,11 +72,12 @@ def serve(queue: str, queues: list[str]) -> int:
         return heart.stopping or os.getppid() != parent  # its worker's main process is gone
 
     done = drain(queue, seconds=own["DRAIN_SECONDS"])
-    if not done and dispatch.others_listen(queue):
-        return done
     while not stop() and (left := until - time.monotonic()) > 0:
+        if not done and dispatch.others_listen(queue):
+            return done
+        look = LOOK * random.uniform(0.5, 1.0)  # two that began together do not miss each other each time
         try:
-            found = dispatch.listen(queues, min(LOOK, left), stop=stop)
+            found = dispatch.listen(queues, min(look, left), stop=stop)
         except (BrokerError, OSError) as error:
             log.debug("Listens no more: %s", error)
             return done
