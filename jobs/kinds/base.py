@@ -28,7 +28,7 @@ class Run(Protocol):
 
     job_id: UUID
     params: dict[str, Any]
-    workdir: Path  # empty at the start, private, deleted afterwards
+    workdir: Path  # made when it is first asked for: empty, private, deleted afterwards
 
     def input(self, reference: str) -> Path:
         """The local path of an input (`upload:<id>`, `job:<id>[/<name>]`). JobError(input_gone) if it is not there."""
