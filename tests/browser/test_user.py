@@ -166,6 +166,7 @@ def test_clips_are_brought_at_once_ordered_and_refused_by_name(ann):
     expect(ann.locator("#price")).to_contain_text("1 token")
     ann.click("#up-clips-1")
     expect(names.first).to_contain_text("two.mp4")
+    expect(ann.locator("#clips-coming")).to_contain_text("notes.mp4: The file is not a video")
     ann.click("#submit")
     expect(ann.locator("video")).to_be_visible(timeout=60_000)
 

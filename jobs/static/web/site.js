@@ -9,6 +9,8 @@ if (document.querySelector(".secret")) history.replaceState(null, "", location.h
 
 // --- a file field brings its files at once, so that the price knows them and nothing is sent twice
 
+const refused = new Map();  // name of a field → what to say of files that were not taken, until others are brought
+
 document.addEventListener("change", async (event) => {
   const input = event.target;
   if (!input.matches("input[type=file][data-bring]") || !input.files.length) return;
@@ -16,6 +18,7 @@ document.addEventListener("change", async (event) => {
   const name = input.dataset.bring, form = input.form;
   const told = document.getElementById(`${name}-coming`);
   const failed = [];
+  refused.delete(name);
   input.disabled = true;
   for (const file of input.files) {
     try {
@@ -26,8 +29,8 @@ document.addEventListener("change", async (event) => {
   }
   input.disabled = false;
   input.value = "";
-  told.replaceChildren();
-  document.addEventListener("htmx:afterSettle", () => tell(name, failed), { once: true });
+  refused.set(name, failed);
+  tell();
   document.getElementById("refresh").click();
 }, true);
 
@@ -73,13 +76,14 @@ function add(form, name, many, upload) {
   }
 }
 
-function tell(name, failed) {
-  const told = document.getElementById(`${name}-coming`);
-  for (const sentence of failed) {
-    const line = document.createElement("p");
-    line.className = "error";
-    line.textContent = sentence;
-    told?.append(line);
+function tell() {
+  for (const [name, failed] of refused) {
+    document.getElementById(`${name}-coming`)?.replaceChildren(...failed.map((sentence) => {
+      const line = document.createElement("p");
+      line.className = "error";
+      line.textContent = sentence;
+      return line;
+    }));
   }
 }
 
@@ -123,6 +127,7 @@ function icon() {
 }
 
 function settled() {
+  tell();  // whatever was swapped in: the answer to our refresh, or to one before it
   icon();
   listen();
 }
